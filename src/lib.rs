@@ -1,0 +1,3 @@
+//! The admission gate for Rime's on-prem speech engine.
+
+pub mod refusal;
