@@ -1,3 +1,5 @@
 //! The admission gate for Rime's on-prem speech engine.
 
+pub mod config;
 pub mod refusal;
+pub mod target;
