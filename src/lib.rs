@@ -1,4 +1,6 @@
 //! The admission gate for Rime's on-prem speech engine.
 
+pub mod config;
 pub mod protocol;
 pub mod refusal;
+pub mod target;
