@@ -1,6 +1,7 @@
 //! The admission gate for Rime's on-prem speech engine.
 
 pub mod config;
+pub mod engine;
 pub mod protocol;
 pub mod refusal;
 pub mod target;
