@@ -80,10 +80,8 @@ impl Health {
                 .header(header::HOST, settings.http.authority().as_str())
                 .body(SendBody::Whole(None));
             let Ok(request) = request else { return };
-            let answer = timeout(settings.health_timeout, client.send(request)).await;
-            let up =
-                matches!(&answer, Ok(Ok(response)) if response.status() < StatusCode::INTERNAL_SERVER_ERROR);
-            self.set(up);
+            let status = timeout(settings.health_timeout, ask(&client, request)).await.ok().flatten();
+            self.set(status.is_some_and(|status| status < StatusCode::INTERNAL_SERVER_ERROR));
         }
     }
 }
