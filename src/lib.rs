@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod listener;
 pub mod protocol;
 pub mod refusal;
 pub mod target;
