@@ -1,0 +1,124 @@
+//! Decides which parser reads an answer, from its headers and from what the request asked for.
+//! Sees no byte of the answer's body.
+
+use super::pcm::Pcm;
+use super::wav::Wav;
+use super::{AudioClock, Format, Parser, Sound, Unknown};
+
+/// What the request asked for: it fills what the answer's headers leave open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    /// `samplingRate`, in samples per second.
+    pub rate: Option<u32>,
+    /// `audioFormat`, or the audio that `Accept` names. Rules only where the content type is silent, and
+    /// inside a JSON envelope.
+    pub format: Option<Format>,
+    /// Whether the model is Mist v1 or v2, whose default rates are their own.
+    pub mist_v2: bool,
+}
+
+impl Hint {
+    /// The hint in a request's fields: JSON `modelId`, `audioFormat` and `samplingRate`, header `Accept`.
+    ///
+    /// Without a named format, Mist v3 answers headerless PCM and Mist v2 a JSON envelope (Rime's docs).
+    #[must_use]
+    pub fn for_request(
+        model: Option<&str>,
+        audio_format: Option<&str>,
+        rate: Option<u32>,
+        accept: Option<&str>,
+    ) -> Self {
+        let named = |value: &str| Some(media(value).0).filter(|format| *format != Format::Unknown);
+        let format = audio_format
+            .and_then(|value| named(value.trim()))
+            .or_else(|| accept.and_then(|list| list.split(',').find_map(named)))
+            .or_else(|| model.filter(|model| is_mist_v3(model)).map(|_| Format::Pcm));
+        Self { rate: rate.filter(|rate| *rate > 0), format, mist_v2: model.is_some_and(is_mist_v2) }
+    }
+
+    /// The rate of headerless samples in `format`: the requested one, else the model's default.
+    fn rate(self, format: Format) -> Option<u32> {
+        let default = match format {
+            _ if !self.mist_v2 => 24_000,
+            Format::Mulaw => 8_000,
+            Format::Pcm => 16_000,
+            _ => 22_050,
+        };
+        Some(self.rate.unwrap_or(default))
+    }
+}
+
+fn is_mist_v2(model: &str) -> bool {
+    model.eq_ignore_ascii_case("mist") || model.eq_ignore_ascii_case("mistv2")
+}
+
+fn is_mist_v3(model: &str) -> bool {
+    model.eq_ignore_ascii_case("mistv3")
+}
+
+pub(super) fn clock(content_type: Option<&str>, content_encoding: Option<&str>, hint: Hint) -> AudioClock {
+    if content_encoding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        return unread(Unknown::ContentEncoding);
+    }
+    let (named, parameters) = content_type.map_or((None, ""), |value| {
+        let (format, parameters) = media(value);
+        (Some(format).filter(|_| !says_nothing(value)), parameters)
+    });
+    let Some(format) = named.or(hint.format) else { return unread(Unknown::ContentType) };
+    let rate = number(parameters, "rate").or_else(|| hint.rate(format));
+    let channels = number(parameters, "channels").unwrap_or(1).clamp(1, 8);
+    let sound = match format {
+        Format::Wav => Sound::Wav(Wav::new()),
+        Format::Pcm => Sound::Pcm(Pcm::new(rate, 2 * channels)),
+        Format::Mulaw => Sound::Pcm(Pcm::new(rate, channels)),
+        _ => return unread(Unknown::ContentType),
+    };
+    AudioClock { format, parser: Parser::Sound(sound) }
+}
+
+fn unread(why: Unknown) -> AudioClock {
+    AudioClock { format: Format::Unknown, parser: Parser::Sound(Sound::Unread(why, false)) }
+}
+
+/// Content types that mean "bytes": what the request asked for says more.
+fn says_nothing(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    essence.is_empty() || essence.eq_ignore_ascii_case("application/octet-stream")
+}
+
+/// The format that a content type (`audio/L16;rate=16000`) or a Rime `audioFormat` (`mp3`) names, and its
+/// parameters.
+fn media(value: &str) -> (Format, &str) {
+    let (essence, parameters) = value.split_once(';').unwrap_or((value, ""));
+    let essence = essence.trim();
+    let (kind, name) = essence.split_once('/').unwrap_or(("audio", essence));
+    let is = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+    let format = if kind.eq_ignore_ascii_case("audio") {
+        match () {
+            () if is(&["wav", "x-wav", "wave", "vnd.wave"]) => Format::Wav,
+            () if is(&["l16", "pcm", "x-pcm"]) => Format::Pcm,
+            () if is(&["pcmu", "x-mulaw", "mulaw"]) => Format::Mulaw,
+            () if is(&["mpeg", "mp3", "mpeg3"]) => Format::Mp3,
+            () if is(&["ogg", "opus"]) => Format::OggOpus,
+            () if is(&["webm"]) => Format::WebmOpus,
+            () => Format::Unknown,
+        }
+    } else {
+        match (kind, name) {
+            _ if essence.eq_ignore_ascii_case("application/ogg") => Format::OggOpus,
+            _ if essence.eq_ignore_ascii_case("text/event-stream") => Format::Sse,
+            _ if essence.eq_ignore_ascii_case("application/json") => Format::Json,
+            _ => Format::Unknown,
+        }
+    };
+    (format, parameters)
+}
+
+/// A positive integer parameter such as `rate=16000` or `rate="16000"`.
+fn number(parameters: &str, wanted: &str) -> Option<u32> {
+    parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let found = name.trim().eq_ignore_ascii_case(wanted);
+        found.then(|| value.trim().trim_matches('"').parse().ok())?.filter(|number| *number > 0)
+    })
+}
