@@ -14,14 +14,30 @@
 //! ```
 
 mod answer;
+mod json;
+mod mp3;
+mod ogg;
 mod pcm;
+mod scan;
+mod sniff;
+mod sse;
 mod wav;
+mod webm;
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 pub use answer::Hint;
+use json::Json;
+use mp3::Mp3;
+use ogg::Ogg;
 use pcm::Pcm;
+use sniff::Sniff;
+use sse::Sse;
 use wav::Wav;
+use webm::Webm;
+
+/// Sample rates that are believed. Beyond them a broken header could put years of audio on a counter.
+const RATES: RangeInclusive<u32> = 1_000..=768_000;
 
 /// How an answer's audio is packed. A closed set: the `format` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +154,8 @@ pub struct AudioClock {
 #[derive(Clone, Debug)]
 enum Parser {
     Sound(Sound),
+    Sse(Sse),
+    Json(Json),
 }
 
 /// A parser of bytes that are themselves the sound, whatever carried them here.
@@ -145,6 +163,10 @@ enum Parser {
 enum Sound {
     Wav(Wav),
     Pcm(Pcm),
+    Mp3(Mp3),
+    Ogg(Ogg),
+    Webm(Webm),
+    Sniff(Sniff),
     /// Bytes that will not be read, why, and whether any came.
     Unread(Unknown, bool),
 }
@@ -163,6 +185,8 @@ impl AudioClock {
     pub fn feed(&mut self, bytes: &[u8]) {
         match &mut self.parser {
             Parser::Sound(sound) => sound.feed(bytes),
+            Parser::Sse(sse) => sse.feed(bytes),
+            Parser::Json(json) => json.feed(bytes),
         }
     }
 
@@ -171,6 +195,8 @@ impl AudioClock {
     pub fn audio(&self) -> Duration {
         match &self.parser {
             Parser::Sound(sound) => sound.audio(),
+            Parser::Sse(sse) => sse.audio(),
+            Parser::Json(json) => json.sound.audio(),
         }
     }
 
@@ -179,6 +205,8 @@ impl AudioClock {
     pub fn started(&self) -> bool {
         match &self.parser {
             Parser::Sound(sound) => sound.started(),
+            Parser::Sse(sse) => sse.started(),
+            Parser::Json(json) => json.sound.started(),
         }
     }
 
@@ -199,16 +227,28 @@ impl AudioClock {
     pub fn unknown(&self) -> Option<Unknown> {
         match &self.parser {
             Parser::Sound(sound) => sound.unknown(),
+            Parser::Sse(sse) => sse.unknown(),
+            Parser::Json(json) => json.unknown(),
         }
         .or_else(|| self.audio().is_zero().then_some(Unknown::NoAudio))
     }
 }
 
 impl Sound {
-    fn feed(&mut self, bytes: &[u8]) {
+    fn feed(&mut self, mut bytes: &[u8]) {
         match self {
             Self::Wav(wav) => wav.feed(bytes),
-            Self::Pcm(pcm) => pcm.feed(bytes.len()),
+            Self::Pcm(pcm) => pcm.feed(bytes.len() as u64),
+            Self::Mp3(mp3) => mp3.feed(bytes),
+            Self::Ogg(ogg) => ogg.feed(bytes),
+            Self::Webm(webm) => webm.feed(bytes),
+            Self::Sniff(sniff) => {
+                if let Some((sound, head)) = sniff.feed(&mut bytes) {
+                    *self = sound;
+                    self.feed(&head);
+                    self.feed(bytes);
+                }
+            }
             Self::Unread(_, started) => *started |= !bytes.is_empty(),
         }
     }
@@ -217,6 +257,10 @@ impl Sound {
         match self {
             Self::Wav(wav) => wav.audio(),
             Self::Pcm(pcm) => pcm.audio(),
+            Self::Mp3(mp3) => mp3.audio(),
+            Self::Ogg(ogg) => ogg.audio(),
+            Self::Webm(webm) => webm.audio(),
+            Self::Sniff(_) => Duration::ZERO,
             Self::Unread(..) => Duration::ZERO,
         }
     }
@@ -225,6 +269,10 @@ impl Sound {
         match self {
             Self::Wav(wav) => wav.started(),
             Self::Pcm(pcm) => pcm.started(),
+            Self::Mp3(mp3) => mp3.started(),
+            Self::Ogg(ogg) => ogg.started(),
+            Self::Webm(webm) => webm.started(),
+            Self::Sniff(_) => false,
             Self::Unread(_, started) => *started,
         }
     }
@@ -233,6 +281,10 @@ impl Sound {
         match self {
             Self::Wav(wav) => wav.unknown(),
             Self::Pcm(pcm) => pcm.unknown(),
+            Self::Mp3(mp3) => mp3.unknown(),
+            Self::Ogg(ogg) => ogg.unknown(),
+            Self::Webm(webm) => webm.unknown(),
+            Self::Sniff(_) => None,
             Self::Unread(why, _) => Some(*why),
         }
     }

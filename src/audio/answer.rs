@@ -1,9 +1,18 @@
 //! Decides which parser reads an answer, from its headers and from what the request asked for.
 //! Sees no byte of the answer's body.
 
+use super::json::Json;
+use super::mp3::Mp3;
+use super::ogg::Ogg;
 use super::pcm::Pcm;
+use super::sniff::Sniff;
+use super::sse::Sse;
 use super::wav::Wav;
+use super::webm::Webm;
 use super::{AudioClock, Format, Parser, Sound, Unknown};
+
+/// What WAV and Opus players expect at most; Rime sends one.
+const CHANNELS_MAX: u32 = 8;
 
 /// What the request asked for: it fills what the answer's headers leave open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,15 +74,31 @@ pub(super) fn clock(content_type: Option<&str>, content_encoding: Option<&str>, 
         (Some(format).filter(|_| !says_nothing(value)), parameters)
     });
     let Some(format) = named.or(hint.format) else { return unread(Unknown::ContentType) };
-    let rate = number(parameters, "rate").or_else(|| hint.rate(format));
-    let channels = number(parameters, "channels").unwrap_or(1).clamp(1, 8);
-    let sound = match format {
+    let rate = number(parameters, "rate");
+    let channels = number(parameters, "channels").unwrap_or(1).clamp(1, CHANNELS_MAX);
+    let parser = match format {
+        Format::Unknown => return unread(Unknown::ContentType),
+        Format::Sse => Parser::Sse(Sse::new(rate.or(hint.rate(format)))),
+        // The envelope's content is what the request asked for, and says what it is unless it is headerless.
+        Format::Json => Parser::Json(Json::new(match hint.format {
+            Some(inner @ (Format::Pcm | Format::Mulaw)) => sound(inner, hint.rate(inner), 1),
+            _ => Sound::Sniff(Sniff::default()),
+        })),
+        _ => Parser::Sound(sound(format, rate.or(hint.rate(format)), channels)),
+    };
+    AudioClock { format, parser }
+}
+
+fn sound(format: Format, rate: Option<u32>, channels: u32) -> Sound {
+    match format {
         Format::Wav => Sound::Wav(Wav::new()),
         Format::Pcm => Sound::Pcm(Pcm::new(rate, 2 * channels)),
         Format::Mulaw => Sound::Pcm(Pcm::new(rate, channels)),
-        _ => return unread(Unknown::ContentType),
-    };
-    AudioClock { format, parser: Parser::Sound(sound) }
+        Format::Mp3 => Sound::Mp3(Mp3::new()),
+        Format::OggOpus => Sound::Ogg(Ogg::new()),
+        Format::WebmOpus => Sound::Webm(Webm::new()),
+        Format::Sse | Format::Json | Format::Unknown => Sound::Unread(Unknown::ContentType, false),
+    }
 }
 
 fn unread(why: Unknown) -> AudioClock {

@@ -1,13 +1,13 @@
 //! Counts headerless samples of a known size and rate. Ignores their values, so never looks at a byte.
 
-use super::{Unknown, time};
+use super::{RATES, Unknown, time};
 use std::time::Duration;
 
 /// Samples without a header: `audio/L16` (little-endian at Rime, despite the name), `audio/pcm`, µ-law.
 #[derive(Clone, Debug)]
 pub(super) struct Pcm {
     bytes: u64,
-    /// Samples per second and channel. 0: nobody told.
+    /// Samples per second and channel. 0: nobody told one that can be.
     rate: u32,
     /// Bytes of one sample over all channels, at least 1.
     frame: u32,
@@ -15,11 +15,12 @@ pub(super) struct Pcm {
 
 impl Pcm {
     pub(super) fn new(rate: Option<u32>, frame: u32) -> Self {
-        Self { bytes: 0, rate: rate.unwrap_or(0), frame: frame.max(1) }
+        let rate = rate.filter(|rate| RATES.contains(rate)).unwrap_or(0);
+        Self { bytes: 0, rate, frame: frame.max(1) }
     }
 
-    pub(super) fn feed(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_add(bytes as u64);
+    pub(super) fn feed(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
     pub(super) fn audio(&self) -> Duration {

@@ -3,7 +3,7 @@
 //! A streaming writer cannot know the sizes, so they are often 0, `0xFFFFFFFF` or simply too large. The
 //! rule is `armchair`'s: such a `data` chunk lasts to the end of the answer.
 
-use super::{Unknown, time};
+use super::{RATES, Unknown, time};
 use std::time::Duration;
 
 /// The `fmt ` fields that matter are the first 16 bytes; the other headers are 12 and 8.
@@ -135,7 +135,7 @@ impl Wav {
         }
         self.rate = self.u32_at(4);
         self.frame = u32::from(channels) * u32::from(bits.div_ceil(8));
-        if self.rate == 0 || self.frame == 0 {
+        if !RATES.contains(&self.rate) || self.frame == 0 {
             return Part::Bad(Unknown::Malformed);
         }
         self.left = u64::from(self.rest);
