@@ -21,6 +21,7 @@ use tower::Service;
 
 use crate::config;
 use crate::refusal::Reason;
+use body::SendError;
 pub use body::{EngineBody, SendBody};
 pub use health::Health;
 use pool::{Pool, Sender};
@@ -49,11 +50,17 @@ pub enum EngineError {
 impl EngineError {
     /// The reason that the caller is told.
     #[must_use]
-    pub const fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::ConnectTimeout | Self::Connect(_) | Self::Lost(_) => Reason::EngineUnavailable,
             Self::FirstByteTimeout => Reason::EngineTimeout,
-            Self::RequestBody(_) => Reason::BadRequest,
+            Self::RequestBody(error) => {
+                match std::error::Error::source(error).and_then(|source| source.downcast_ref()) {
+                    Some(SendError::TooLarge) => Reason::BodyTooLarge,
+                    Some(SendError::Timeout) => Reason::BodyTimeout,
+                    Some(SendError::Read(_)) | None => Reason::BadRequest,
+                }
+            }
         }
     }
 }

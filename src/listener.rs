@@ -37,10 +37,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 1\r\n\
     x-rime-gate-reason: too_many_connections\r\ncontent-length: 20\r\nconnection: close\r\n\r\nToo many connections";
 
-/// The address a caller connects from; in the extensions of each of its requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerAddress(pub SocketAddr);
-
 /// What the listeners of one gate share.
 #[derive(Clone, Debug)]
 pub struct Doorway {

@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
-use super::PeerAddress;
 use super::watch::{Serving, Verdict, Watch, Watchdog};
 use crate::config::Limits;
+use crate::protocol::headers::Peer;
 
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -67,8 +67,9 @@ pub(super) async fn serve<S, B>(
     let watch = Arc::new(Watch::new(Instant::now().into_std()));
     let Some((version, io)) = sniff(stream, &watch, &limits, &drain).await else { return };
     let serving = Arc::clone(&watch);
+    let caller = Peer::new(peer);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(PeerAddress(peer));
+        request.extensions_mut().insert(caller.clone());
         let serving = serving.request();
         let answer = service.clone().oneshot(request);
         async move { answer.await.map(|response| response.map(|body| Served { body, _serving: serving })) }

@@ -2,6 +2,7 @@
 //! they came, in their order. Knows no bodies and no connections.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, Uri, Version};
@@ -56,7 +57,14 @@ impl Forwarding {
 #[derive(Clone, Debug)]
 pub struct Peer {
     address: HeaderValue,
-    node: String,
+    node: Arc<str>,
+}
+
+impl Default for Peer {
+    /// A caller whose address is hidden (RFC 7239 section 6.2).
+    fn default() -> Self {
+        Self { address: HeaderValue::from_static("unknown"), node: "unknown".into() }
+    }
 }
 
 impl Peer {
@@ -70,7 +78,7 @@ impl Peer {
             IpAddr::V6(ip) => format!("\"[{ip}]\""),
         };
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, node }
+        Self { address, node: node.into() }
     }
 }
 
@@ -319,8 +327,8 @@ mod tests {
 
     #[test]
     fn ipv6_callers_are_bracketed_in_forwarded_and_mapped_ones_are_ipv4() {
-        assert_eq!(Peer::new("[2001:db8::1]:1".parse().unwrap()).node, "\"[2001:db8::1]\"");
-        assert_eq!(Peer::new("[::ffff:192.0.2.1]:1".parse().unwrap()).node, "192.0.2.1");
+        assert_eq!(&*Peer::new("[2001:db8::1]:1".parse().unwrap()).node, "\"[2001:db8::1]\"");
+        assert_eq!(&*Peer::new("[::ffff:192.0.2.1]:1".parse().unwrap()).node, "192.0.2.1");
     }
 
     #[test]
