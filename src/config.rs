@@ -53,7 +53,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once. Where the text is no TOML, keys are judged only as far as they can be told.
     pub fn read(name: &str, text: &str, overrides: &Overrides) -> Result<Checked, Problems> {
-        let file = Source { name: name.to_owned(), text: text.to_owned(), is_file: true };
+        let file = Source { file: Some(name.to_owned()), text: text.to_owned() };
         let mut reader = Reader::new(file, overrides);
         let (mut table, errors) = DeTable::parse_recoverable(text);
         let syntax: Vec<_> = errors.iter().map(|error| syntax_problem(text, error)).collect();
@@ -87,7 +87,7 @@ impl Config {
     #[must_use]
     pub fn keys() -> BTreeSet<String> {
         let overrides = Overrides::default();
-        let empty = Source { name: String::new(), text: String::new(), is_file: true };
+        let empty = Source { file: None, text: String::new() };
         let mut reader = Reader::new(empty, &overrides);
         let table = DeTable::new();
         build::config(&mut reader.document(&table), false);
@@ -106,8 +106,17 @@ impl Config {
 
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or(text.len()..text.len());
-    let place = problem::Place { source: 0, span };
-    Problem { title: "this is not TOML".into(), place, label: error.message().into(), also: None, help: None }
+    // A value that is not there is taken by the parser for a string without quotes.
+    let rest = text[span.start.min(text.len())..].lines().next().unwrap_or_default().trim();
+    let label = match error.message() {
+        unquoted if unquoted.starts_with("string values must be quoted") => {
+            let missing = rest.is_empty() || rest.starts_with('#');
+            if missing { "the value is missing" } else { "a string stands in quotes" }
+        }
+        other => other,
+    };
+    let (title, label, place) = ("this is not TOML".into(), label.into(), problem::Place { source: 0, span });
+    Problem { title, place, label, also: None, help: None }
 }
 
 /// The first problem of each line: what follows on the same line follows from it.

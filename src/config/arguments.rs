@@ -138,15 +138,15 @@ impl FromArgMatches for RunArguments {
 impl RunArguments {
     fn add_flags(&mut self, matches: &ArgMatches, source: ValueSource) {
         for flag in FLAGS.iter().filter(|flag| matches.value_source(flag.name) == Some(source)) {
-            let origin = match source {
-                ValueSource::EnvVariable => format!("environment {}", flag.variable),
-                _ => format!("flag --{}", flag.name),
+            let before = match source {
+                ValueSource::EnvVariable => format!("{}=", flag.variable),
+                _ => format!("--{} ", flag.name),
             };
             if flag.key == LISTEN {
                 self.overrides.replace_listeners();
             }
             if let Some(value) = matches.get_one::<String>(flag.name) {
-                self.overrides.push(flag.key, value, &origin);
+                self.overrides.push(flag.key, &before, value);
             }
         }
     }

@@ -12,11 +12,8 @@ use super::sections::{
 use super::values::{ForwardedHeaders, LogFormat, Surface, WhenFull};
 
 pub(super) fn config(document: &mut Section<'_, '_>, one_listener: bool) -> Config {
-    let mut listeners = document.tables("listener", listener);
-    if one_listener {
-        listeners.truncate(1);
-    }
-    let engines = document.tables("engine", engine);
+    let listeners = document.tables("listener", one_listener, listener);
+    let engines = document.tables("engine", false, engine);
     Config {
         runtime: document.table("runtime", runtime),
         listeners,

@@ -6,12 +6,20 @@
 pub(super) struct Override {
     /// The dotted key, in full: `engine.0.concurrency_max`.
     pub(super) key: String,
+    /// The key as an operator wrote it.
+    pub(super) written: String,
     /// The value as written: TOML, or a text without quotes.
     pub(super) value: String,
-    /// What an operator would look at: the value, or `key=value`, in which `value` comes last.
-    pub(super) text: String,
-    /// Where it was said.
-    pub(super) origin: String,
+    /// What stands before key (after `--set`) or value, so that an operator finds it again: `--queue-max `.
+    pub(super) before: String,
+}
+
+impl Override {
+    /// As it was said: `--queue-max 64`, `RIME_GATE_QUEUE_MAX=64`, `--set admission.queue_max=64`.
+    /// The value comes last.
+    pub(super) fn text(&self) -> String {
+        format!("{}{}", self.before, self.value)
+    }
 }
 
 /// Every key set from outside the file. Of a key set twice, the later counts.
@@ -22,13 +30,14 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Sets `key` from a flag or a variable that stands for it; `origin` names that, as in `flag --queue-max`.
-    pub fn push(&mut self, key: &str, value: &str, origin: &str) {
-        let (key, value, origin) = (full_key(key), value.to_owned(), origin.to_owned());
-        self.list.push(Override { key, text: value.clone(), value, origin });
+    /// Sets `key` from a flag or a variable that stands for it. `before` is what an operator wrote before the value:
+    /// `--queue-max ` or `RIME_GATE_QUEUE_MAX=`.
+    pub fn push(&mut self, key: &str, before: &str, value: &str) {
+        let (written, value, before) = (key.to_owned(), value.to_owned(), before.to_owned());
+        self.list.push(Override { key: full_key(key), written, value, before });
     }
 
-    /// Sets a key from `KEY=VALUE`.
+    /// Sets a key from `KEY=VALUE`, the argument of `--set`.
     ///
     /// # Errors
     /// One line for a person if there is no `=`.
@@ -36,9 +45,8 @@ impl Overrides {
         let Some((key, value)) = assignment.split_once('=') else {
             return Err("expected KEY=VALUE, as in `admission.queue_max=64`".to_owned());
         };
-        let value = value.trim().to_owned();
-        let text = format!("{}={value}", key.trim());
-        self.list.push(Override { key: full_key(key.trim()), value, text, origin: "--set".to_owned() });
+        let (key, value) = (key.trim(), value.trim());
+        self.push(key, &format!("--set {key}="), value);
         Ok(())
     }
 

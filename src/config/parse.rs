@@ -196,7 +196,7 @@ pub(super) fn engine_url(value: &DeValue<'_>) -> Result<EngineUrl, Wrong> {
 
 /// A path of a URL, without query.
 pub(super) fn path(value: &DeValue<'_>) -> Result<String, Wrong> {
-    let expected = "a path such as `/readyz`";
+    let expected = "a path such as `/` or `/readyz`";
     let text = text(value, expected)?;
     let wrong = |label: &str| Err(Wrong::new(expected, label));
     if !text.starts_with('/') {

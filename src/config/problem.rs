@@ -4,7 +4,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{
+    Annotation, AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str,
+};
 
 /// Problems shown at once; the rest is only counted.
 pub const PROBLEMS_SHOWN_MAX: usize = 64;
@@ -12,12 +14,9 @@ pub const PROBLEMS_SHOWN_MAX: usize = 64;
 /// A text that values come from: the file, or one override.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
-    /// How an operator knows it: a file's name, `flag --queue-max`, `environment RIME_GATE_QUEUE_MAX`, `--set`.
-    pub(super) name: String,
-    /// The text.
+    /// The file's name; `None` for an override, which is its own name: `--queue-max 64`.
+    pub(super) file: Option<String>,
     pub(super) text: String,
-    /// Whether line numbers say something about it.
-    pub(super) is_file: bool,
 }
 
 /// Bytes of a [`Source`], by its index.
@@ -84,7 +83,9 @@ impl Problems {
         if self.list.len() > PROBLEMS_SHOWN_MAX {
             texts.push(format!("and {} more", self.list.len() - PROBLEMS_SHOWN_MAX));
         }
-        texts.iter().map(|text| format!("{text}\n")).collect::<Vec<_>>().join("\n")
+        let text = texts.iter().map(|text| format!("{text}\n")).collect::<Vec<_>>().join("\n");
+        // The renderer shows C0 controls as pictures and lets C1 pass, which some terminals obey.
+        text.replace(|char| ('\u{80}'..='\u{9f}').contains(&char), "\u{fffd}")
     }
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
@@ -92,31 +93,32 @@ impl Problems {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = Group::with_title(level.primary_title(&problem.title));
-        let mut snippet = None;
-        let first = (&problem.place, &problem.label, AnnotationKind::Primary);
-        let second = problem.also.as_ref().map(|(place, label)| (place, label, AnnotationKind::Context));
-        let mut source = usize::MAX;
-        for (place, label, kind) in std::iter::once(first).chain(second) {
-            if place.source != source {
-                group = group.elements(snippet.take());
-                if !self.sources[place.source].is_file {
-                    group = group.element(Origin::path(&self.sources[place.source].name));
-                }
-                source = place.source;
+        let primary = self.annotation(&problem.place, &problem.label, AnnotationKind::Primary);
+        let mut snippets = vec![self.snippet(problem.place.source)];
+        if let Some((place, label)) = &problem.also {
+            let context = self.annotation(place, label, AnnotationKind::Context);
+            if place.source == problem.place.source {
+                snippets[0] = self.snippet(place.source).annotation(context);
+            } else {
+                snippets.push(self.snippet(place.source).annotation(context));
             }
-            let open = snippet.unwrap_or_else(|| self.snippet(source));
-            let label = (!label.is_empty()).then_some(label.as_str());
-            snippet = Some(open.annotation(kind.span(place.span.clone()).label(label)));
         }
+        let first = snippets.remove(0).annotation(primary);
         let help = problem.help.as_ref().map(|help| Level::HELP.message(help));
-        group.elements(snippet).elements(help)
+        let group = Group::with_title(level.primary_title(&problem.title));
+        group.element(first).elements(snippets).elements(help)
     }
 
-    fn snippet(&self, source: usize) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+    fn annotation<'a>(&self, place: &Place, label: &'a str, kind: AnnotationKind) -> Annotation<'a> {
+        // A label may quote what it complains of, and so bring control characters to a terminal.
+        let label = (!label.is_empty()).then(|| normalize_untrusted_str(label));
+        kind.span(place.span.clone()).label(label)
+    }
+
+    fn snippet(&self, source: usize) -> Snippet<'_, Annotation<'_>> {
         let source = &self.sources[source];
-        let snippet = Snippet::source(&source.text).line_numbering(source.is_file);
-        snippet.path(source.is_file.then_some(source.name.as_str()))
+        let snippet = Snippet::source(&source.text).line_numbering(source.file.is_some());
+        snippet.path(source.file.as_deref())
     }
 }
 

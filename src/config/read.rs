@@ -2,16 +2,21 @@
 //! Knows no key: `sections` asks for each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::overrides::Overrides;
+use super::parse::LIST_MAX;
 use super::problem::{Place, Problem, Source};
 
 /// How alike two names must be for one to be offered for the other (Jaro-Winkler, 0 to 1).
 const ALIKE_MIN: f64 = 0.75;
+
+/// What the document itself is called where a table has its name.
+const THE_FILE: &str = "the file";
 
 /// Why a value cannot be a key's.
 #[derive(Debug)]
@@ -66,11 +71,7 @@ pub(super) struct Section<'r, 'a> {
 impl<'a> Reader<'a> {
     /// `sources[0]` is the file; the overrides follow in their order.
     pub(super) fn new(file: Source, overrides: &'a Overrides) -> Self {
-        let others = overrides.list.iter().map(|one| Source {
-            name: one.origin.clone(),
-            text: one.text.clone(),
-            is_file: false,
-        });
+        let others = overrides.list.iter().map(|one| Source { file: None, text: one.text() });
         Self {
             overrides,
             sources: std::iter::once(file).chain(others).collect(),
@@ -84,7 +85,7 @@ impl<'a> Reader<'a> {
 
     /// The document itself, whose keys are the names of its tables.
     pub(super) fn document(&mut self, table: &'a DeTable<'a>) -> Section<'_, 'a> {
-        let (path, title) = (String::new(), "the file".to_owned());
+        let (path, title) = (String::new(), THE_FILE.to_owned());
         Section { reader: self, path, title, table: Some(table), known: Vec::new() }
     }
 
@@ -104,22 +105,24 @@ impl<'a> Reader<'a> {
             } else {
                 format!("{table} takes {}", list(&known))
             };
-            self.problem(format!("unknown key `{}` in {table}", name.escape_debug()), span, "", Some(help));
+            let within = if table == THE_FILE { String::new() } else { format!(" in {table}") };
+            self.problem(format!("unknown key `{}`{within}", name.escape_debug()), span, "", Some(help));
         }
         for (index, one) in self.overrides.list.iter().enumerate() {
             if self.keys.contains(&one.key) {
                 continue;
             }
-            let written = one.text.strip_suffix(&one.value).unwrap_or(&one.text).trim_end_matches('=');
             let inside = self.keys.iter().find(|key| key.starts_with(&format!("{}.", one.key)));
             let help = match inside {
                 Some(key) => Some(format!("it is a table: set one of its keys, such as `{}`", plain(key))),
                 None => nearest(&one.key, self.keys.iter().map(String::as_str))
                     .map(|key| format!("did you mean `{}`?", plain(key))),
             };
+            // Only `--set` can name a key that does not exist, and there the key ends just before the `=`.
+            let end = one.before.len().saturating_sub(1);
             self.problems.push(Problem {
-                title: format!("unknown key `{}`", written.escape_debug()),
-                place: Place { source: index + 1, span: 0..written.len() },
+                title: format!("unknown key `{}`", one.written.escape_debug()),
+                place: Place { source: index + 1, span: end.saturating_sub(one.written.len())..end },
                 label: String::new(),
                 also: None,
                 help,
@@ -147,9 +150,11 @@ impl<'a> Section<'_, 'a> {
     }
 
     /// The tables of the list named `name`, one at least: an absent or empty list is one table of defaults.
+    /// If the list is `replaced`, the file's tables are judged, and then make room for one of defaults.
     pub(super) fn tables<T>(
         &mut self,
         name: &'static str,
+        replaced: bool,
         mut read: impl FnMut(&mut Section<'_, 'a>) -> T,
     ) -> Vec<T> {
         self.known.push(name);
@@ -169,11 +174,20 @@ impl<'a> Section<'_, 'a> {
                 self.reader.places.insert(format!("{name}.{index}"), Place { source: 0, span: place.span() });
             }
         }
-        let count = tables.len().max(1);
+        // `rules` reports a list that is too long.
+        let count = tables.len().clamp(1, LIST_MAX);
+        let mut element = |index: usize, table| {
+            self.child(format!("{name}.{index}"), format!("[[{name}]]"), table, &mut read)
+        };
         let tables = tables.into_iter().map(Some).chain(std::iter::repeat(None)).take(count);
-        let read =
-            |(index, table)| self.child(format!("{name}.{index}"), format!("[[{name}]]"), table, &mut read);
-        tables.enumerate().map(read).collect()
+        let values = tables.enumerate().map(|(index, table)| element(index, table)).collect();
+        if !replaced {
+            return values;
+        }
+        let default = element(0, None);
+        let prefix = format!("{name}.");
+        self.reader.places.retain(|key, place| !key.starts_with(&prefix) || place.source > 0);
+        vec![default]
     }
 
     /// The value of the key `name`: the last override's, else the file's, else `default`.
@@ -192,8 +206,8 @@ impl<'a> Section<'_, 'a> {
         }
         let overrides = self.reader.overrides;
         for (index, one) in overrides.list.iter().enumerate().filter(|(_, one)| one.key == key) {
-            let start = one.text.len() - one.value.len();
-            let place = Place { source: index + 1, span: start..one.text.len() };
+            let start = one.before.len();
+            let place = Place { source: index + 1, span: start..start + one.value.len() };
             match parse_override(&one.value) {
                 Ok(found) => self.take(&key, place, start, read(&found), &mut value),
                 Err(error) => {
@@ -272,9 +286,11 @@ impl<'a> Section<'_, 'a> {
 
 /// A value from a flag, a variable or `--set`: TOML, or else a text that needs no quotes.
 fn parse_override(text: &str) -> Result<DeValue<'_>, toml::de::Error> {
+    let is_meant_as_toml = || text.starts_with(['"', '\'', '[', '{']) && text.parse::<SocketAddr>().is_err();
     match DeValue::parse(text) {
         Ok(value) => Ok(value.into_inner()),
-        Err(error) if text.starts_with(['"', '\'', '[', '{']) => Err(error),
+        // `[::]:8800` is an address and no list.
+        Err(error) if is_meant_as_toml() => Err(error),
         Err(_) => Ok(DeValue::String(text.into())),
     }
 }

@@ -72,10 +72,12 @@ impl Rules<'_, '_> {
             listeners.map(|(index, one)| (format!("listener.{index}.address"), one.address)).collect();
         all.push(("metrics.address".to_owned(), config.metrics.address));
         all.push(("admin.address".to_owned(), config.admin.address));
+        let only = config.listeners.len() == 1;
+        let name = |key: &str| if only { plain(key) } else { key.to_owned() };
         for (index, (key, address)) in all.iter().enumerate() {
             for (other_key, other) in &all[..index] {
                 if overlap(*address, *other) {
-                    let title = format!("`{}` and `{}` claim the same address", plain(other_key), plain(key));
+                    let title = format!("`{}` and `{}` claim the same address", name(other_key), name(key));
                     let (taken, first) = (format!("{address}"), format!("{other} is taken here"));
                     let keys = [(key.as_str(), taken.as_str()), (other_key.as_str(), first.as_str())];
                     let problem = self.problem(title, keys, "give each its own port");
@@ -118,8 +120,8 @@ impl Rules<'_, '_> {
             }
             (QueueWaitMax::Fixed(wait), Some(ttfb)) if wait >= ttfb => {
                 let title = "a synthesis may wait until it has missed the target".to_owned();
-                let bound = format!("TTFB at most {}", humantime::format_duration(ttfb));
-                let keys = [(KEYS[0], ""), (KEYS[1], bound.as_str())];
+                let bound = format!("the target's TTFB is {}", humantime::format_duration(ttfb));
+                let keys = [(KEYS[0], bound.as_str()), (KEYS[1], "the target")];
                 let help = "a slot is then spent on a caller who is already late; `auto` follows the target";
                 self.findings.warnings.extend(self.problem(title, keys, help));
             }
@@ -132,8 +134,8 @@ impl Rules<'_, '_> {
             config.target.slo.ttfb_max().filter(|ttfb| config.engine.first_byte_timeout < *ttfb)
         {
             let title = "the engine is given up before the target is missed".to_owned();
-            let bound = format!("TTFB at most {}", humantime::format_duration(ttfb));
-            let keys = [("engine.0.first_byte_timeout", ""), ("target.slo", bound.as_str())];
+            let bound = format!("the target's TTFB is {}", humantime::format_duration(ttfb));
+            let keys = [("engine.0.first_byte_timeout", bound.as_str()), ("target.slo", "the target")];
             let help = "a synthesis that would still be good ends as `engine_timeout`";
             self.findings.warnings.extend(self.problem(title, keys, help));
         }

@@ -36,6 +36,7 @@ pub const BODY_BYTES_MAX: u64 = 64 << 20;
 /// Everything a gate needs to know before it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(title = "proxy.toml of rime-gate")]
 pub struct Config {
     /// The process itself.
     pub runtime: Runtime,
@@ -270,7 +271,7 @@ pub struct Forwarding {
     pub forwarded_headers: ForwardedHeaders,
     /// Whether to append to what the caller sent in those headers; otherwise it is replaced.
     pub trust_incoming: bool,
-    /// Pseudonym in `Via` (RFC 9110 section 7.6.3); `None` sends no `Via`.
+    /// Pseudonym in `Via` (RFC 9110 section 7.6.3); `None`, in the file an empty string, sends no `Via`.
     #[serde(serialize_with = "empty_for_none")]
     #[schemars(with = "String")]
     pub via: Option<String>,

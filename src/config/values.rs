@@ -179,17 +179,20 @@ impl EngineUrl {
         if text.starts_with("https://") {
             return Err("the gate speaks plain HTTP to its engine: write `http://`".to_owned());
         }
-        let uri: Uri =
-            text.parse().map_err(|_| "expected a URL such as `http://127.0.0.1:8080`".to_owned())?;
-        let parts = uri.into_parts();
+        let no_url = || "expected `http://` and a host".to_owned();
+        let parts = text.parse::<Uri>().map_err(|_| no_url())?.into_parts();
         let (Some(authority), true) = (parts.authority, parts.scheme == Some(Scheme::HTTP)) else {
-            return Err("expected a URL such as `http://127.0.0.1:8080`".to_owned());
+            return Err(no_url());
         };
         if parts.path_and_query.is_some_and(|path| path.as_str() != "/") {
             return Err("an engine's URL has no path: callers bring their own".to_owned());
         }
         if authority.as_str().contains('@') || authority.host().is_empty() {
             return Err("an engine's URL holds a host and a port, nothing else".to_owned());
+        }
+        let port = authority.as_str()[authority.host().len()..].strip_prefix(':');
+        if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err("the port is a number from 1 to 65535".to_owned());
         }
         Ok(Self { authority })
     }
