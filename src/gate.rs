@@ -74,7 +74,8 @@ impl Gate {
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
         let doorway = Doorway::new(config.limits.clone());
-        let back_door = Doorway::new(Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() });
+        let back_door =
+            Doorway::new(Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() });
         let metrics = Arc::new(Metrics::new(&metrics_settings(&config)));
         let door = Door::new(admission_settings(&config));
         let books = Arc::new(Books::new(door, metrics, config.engine.cancel_linger));
@@ -133,8 +134,11 @@ impl Gate {
         sockets: &[std::net::TcpListener],
         config: &Arc<Config>,
     ) -> Result<(), StartError> {
-        let sockets: Vec<_> =
-            sockets.iter().map(std::net::TcpListener::try_clone).collect::<Result<_, _>>().map_err(StartError::Worker)?;
+        let sockets: Vec<_> = sockets
+            .iter()
+            .map(std::net::TcpListener::try_clone)
+            .collect::<Result<_, _>>()
+            .map_err(StartError::Worker)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
         let work = work(
@@ -284,3 +288,7 @@ fn admission_settings(config: &Config) -> admission::Settings {
 
 /// What a caller is taken to bear where the target names no TTFB: the guide's second.
 const TTFB_MAX_WITHOUT_TARGET: Duration = Duration::from_secs(1);
+
+fn metrics_settings(config: &Config) -> crate::metrics::Settings {
+    crate::metrics::Settings { models: config.metrics.models.clone() }
+}

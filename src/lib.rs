@@ -1,6 +1,7 @@
 //! The admission gate for Rime's on-prem speech engine.
 
 pub mod audio;
+pub mod check;
 pub mod config;
 pub mod engine;
 pub mod listener;

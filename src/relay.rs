@@ -24,8 +24,9 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
+use tower_http::classify::{NeverClassifyEos, ServerErrorsFailureClass};
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
-use tower_http::trace::TraceLayer;
+use tower_http::trace::{ResponseBody, TraceLayer};
 use tracing::{Span, debug_span};
 
 use crate::admission::AdmissionLayer;
@@ -56,10 +57,11 @@ pub fn stack(
     listener: &Listener,
     books: &Arc<Books<EngineBody>>,
     engine: &EngineClient,
-) -> impl Service<Request<Incoming>, Response = Response<impl BodyBounds>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Incoming>, Response = Response<TracedBody>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
++ 'static
 + use<> {
     let forwarding = &config.forwarding;
     let settings = Arc::new(Settings {
@@ -94,16 +96,8 @@ pub fn stack(
         .service(Relay { settings, pass: engine.clone(), synthesis })
 }
 
-/// What a listener asks of an answer's body.
-pub trait BodyBounds:
-    http_body::Body<Data = bytes::Bytes, Error: Into<answer::BoxError>> + Send + 'static
-{
-}
-
-impl<B> BodyBounds for B where
-    B: http_body::Body<Data = bytes::Bytes, Error: Into<answer::BoxError>> + Send + 'static
-{
-}
+/// An answer's body as it leaves the stack.
+pub type TracedBody = ResponseBody<Body, NeverClassifyEos<ServerErrorsFailureClass>, (), (), ()>;
 
 fn span(request: &Request<Incoming>) -> Span {
     let id = request.extensions().get::<tower_http::request_id::RequestId>();
@@ -168,7 +162,7 @@ where
     }
 
     /// Health, voices and all else that is no synthesis: never queued, never counted.
-    async fn pass_through(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    async fn pass_through(&mut self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         match self.pass.send(request.map(SendBody::PassThrough)).await {
             Ok(response) => Ok(response.map(|body| Body::pass_through(body, self.settings.stall_timeout))),
             Err(error) => {
@@ -178,4 +172,3 @@ where
         }
     }
 }
-

@@ -117,7 +117,9 @@ impl<B> Books<B> {
         let all: Vec<_> = self.running().iter().map(|(_, live)| Arc::clone(live)).collect();
         for live in all {
             let mut state = live.lock();
-            let Some(stalled) = state.as_mut().and_then(|state| state.stalled(now, timeouts)) else { continue };
+            let Some(stalled) = state.as_mut().and_then(|state| state.stalled(now, timeouts)) else {
+                continue;
+            };
             let ended = state.take();
             drop(state);
             if let Some(ended) = ended {

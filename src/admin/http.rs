@@ -45,7 +45,9 @@ async fn answer(control: &Control, access: Access, request: Request<Incoming>) -
     let path = request.uri().path().to_owned();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match (path.as_str(), access) {
-        ("/metrics" | "/livez" | "/readyz", _) | ("/status", Access::Admin) if !reads => not_allowed("GET, HEAD"),
+        ("/metrics" | "/livez" | "/readyz", _) | ("/status", Access::Admin) if !reads => {
+            not_allowed("GET, HEAD")
+        }
         ("/metrics", _) => with_type("text/plain; version=0.0.4; charset=utf-8", control.metrics()),
         ("/livez", _) => text(StatusCode::OK, "ok"),
         ("/readyz", _) => ready(control),
@@ -84,7 +86,12 @@ async fn put_limit(control: &Control, request: Request<Incoming>) -> Response<Fu
     };
     let limit = match serde_json::from_slice(&body) {
         Ok(NewLimit::Plain(limit) | NewLimit::Named { limit }) if limit.get() <= LIMIT_MAX => limit,
-        _ => return text(StatusCode::BAD_REQUEST, "Expected a limit from 1 to 65535, such as 24 or {\"limit\": 24}"),
+        _ => {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "Expected a limit from 1 to 65535, such as 24 or {\"limit\": 24}",
+            );
+        }
     };
     let before = control.set_limit(limit);
     json(&serde_json::json!({ "limit": limit, "before": before }))

@@ -62,9 +62,10 @@ fn no(why: &str) -> io::Result<u8> {
 async fn ask(address: SocketAddr, method: Method, path: &str, body: String) -> Result<Bytes, String> {
     match timeout(PATIENCE, exchange(address, method, path, body)).await {
         Ok(Ok((StatusCode::OK, answer))) => Ok(answer),
-        Ok(Ok((status, answer))) => {
-            Err(format!("the gate on {address} answered {status}: {}", String::from_utf8_lossy(&answer).trim_end()))
-        }
+        Ok(Ok((status, answer))) => Err(format!(
+            "the gate on {address} answered {status}: {}",
+            String::from_utf8_lossy(&answer).trim_end()
+        )),
         Ok(Err(error)) => Err(format!("cannot ask the gate on {address}: {error}")),
         Err(_) => Err(format!("the gate on {address} does not answer")),
     }
@@ -96,10 +97,17 @@ fn text(status: &Status) -> String {
         (false, true) => "ready",
         (false, false) => "not ready: the engine is down",
     };
-    let configured =
-        if status.limit == status.limit_configured { String::new() } else { format!(" (configured {})", status.limit_configured) };
-    let utilization = status.engine.reported_utilization.map(|reported| format!(", reports {:.0} % busy", reported * 100.0));
-    let figure = |value: Option<f64>, unit: &str| value.map_or("-".to_owned(), |value| format!("{value:.3}{unit}"));
+    let configured = if status.limit == status.limit_configured {
+        String::new()
+    } else {
+        format!(" (configured {})", status.limit_configured)
+    };
+    let utilization = status
+        .engine
+        .reported_utilization
+        .map(|reported| format!(", reports {:.0} % busy", reported * 100.0));
+    let figure =
+        |value: Option<f64>, unit: &str| value.map_or("-".to_owned(), |value| format!("{value:.3}{unit}"));
     let window = &status.window;
     format!(
         "{state} (rime-gate {version}, up {uptime})\n\
@@ -132,5 +140,6 @@ fn text(status: &Status) -> String {
 }
 
 fn span(seconds: f64) -> String {
-    Duration::try_from_secs_f64(seconds).map_or("-".to_owned(), |span| humantime::format_duration(span).to_string())
+    Duration::try_from_secs_f64(seconds)
+        .map_or("-".to_owned(), |span| humantime::format_duration(span).to_string())
 }

@@ -6,20 +6,47 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderName;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
+use super::parse::LIST_MAX;
 use super::values::{
-    EngineUrl, ForwardedHeaders, FullStatus, LogFilter, LogFormat, QueueWaitMax, Surface, Threads, WhenFull,
+    DurationText, EngineUrl, ForwardedHeaders, FullStatus, LogFilter, LogFormat, QueueWaitMax, Surface,
+    Threads, WhenFull, serialize_duration,
 };
 use crate::target::Target;
 
+/// Most syntheses at once in one engine.
+pub const CONCURRENCY_MAX: u64 = 65_535;
+/// Most unused connections to the engine per worker thread.
+pub const POOL_IDLE_MAX: u64 = 65_535;
+/// Most syntheses waiting for a slot.
+pub const QUEUE_MAX: u64 = 65_535;
+/// Most open connections of all callers together.
+pub const CONNECTIONS_MAX: u64 = 1_000_000;
+/// Smallest bound on a request's head: the HTTP parser's buffer is not smaller.
+pub const HEAD_BYTES_MIN: u64 = 8_192;
+/// Greatest bound on a request's head.
+pub const HEAD_BYTES_MAX: u64 = 1 << 20;
+/// Greatest bound on the number of header fields.
+pub const HEADERS_MAX: u64 = 1_024;
+/// Greatest bound on a synthesis request's body.
+pub const BODY_BYTES_MAX: u64 = 64 << 20;
+
 /// Everything a gate needs to know before it starts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "proxy.toml of rime-gate")]
 pub struct Config {
     /// The process itself.
     pub runtime: Runtime,
     /// Where callers come in: at least one, no two on the same address.
+    #[serde(rename = "listener")]
+    #[schemars(length(max = LIST_MAX))]
     pub listeners: Vec<Listener>,
     /// The engine behind the gate.
+    #[serde(serialize_with = "one_element")]
+    #[schemars(with = "[Engine; 1]")]
     pub engine: Engine,
     /// Who is let in, who waits, who is refused.
     pub admission: Admission,
@@ -55,7 +82,8 @@ impl Default for Config {
 }
 
 /// `[runtime]`: the process itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Runtime {
     /// Worker threads.
     pub threads: Threads,
@@ -68,13 +96,15 @@ impl Default for Runtime {
 }
 
 /// `[[listener]]`: one door for callers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Listener {
     /// Address and port to listen on.
     pub address: SocketAddr,
     /// Which of the engine's doors this one stands for.
     pub surface: Surface,
     /// Paths whose POST is a synthesis; everything else passes through, never queued.
+    #[schemars(length(min = 1, max = LIST_MAX))]
     pub synthesis_paths: Vec<String>,
 }
 
@@ -89,31 +119,48 @@ impl Default for Listener {
 }
 
 /// `[[engine]]`: the engine behind the gate. Exactly one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Engine {
     /// Name of the engine in metrics and logs.
     pub name: String,
     /// Where the engine serves HTTP.
     pub http: EngineUrl,
     /// The limit: how many syntheses run in the engine at once.
+    #[schemars(range(min = 1, max = CONCURRENCY_MAX))]
     pub concurrency_max: NonZeroU32,
     /// Longest wait for a TCP connection to the engine.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub connect_timeout: Duration,
     /// Longest wait from dispatch to the head of the engine's answer.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub first_byte_timeout: Duration,
     /// Longest silence of the engine in the middle of an answer.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub stall_timeout: Duration,
     /// How long an unused connection to the engine is kept.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub pool_idle_timeout: Duration,
     /// Unused connections to the engine kept per worker thread.
+    #[schemars(range(max = POOL_IDLE_MAX))]
     pub pool_idle_max: usize,
     /// Path of the engine's health check; any answer below 500 counts as up.
     pub health_path: String,
     /// Pause between two health checks.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub health_interval: Duration,
     /// Longest wait for the answer to a health check.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub health_timeout: Duration,
     /// How long a cancelled synthesis keeps its slot, for the engine to notice.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub cancel_linger: Duration,
 }
 
@@ -137,11 +184,13 @@ impl Default for Engine {
 }
 
 /// `[admission]`: who is let in, who waits, who is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Admission {
     /// What happens to a synthesis when every slot is taken.
     pub when_full: WhenFull,
     /// How many syntheses may wait for a slot.
+    #[schemars(range(max = QUEUE_MAX))]
     pub queue_max: usize,
     /// How long a synthesis may wait for a slot.
     pub queue_wait_max: QueueWaitMax,
@@ -161,25 +210,40 @@ impl Default for Admission {
 }
 
 /// `[limits]`: bounds on what a caller may send and how long it may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Open connections of all callers together.
+    #[schemars(range(min = 1, max = CONNECTIONS_MAX))]
     pub connections_max: usize,
     /// Bytes of a request line and its headers.
+    #[schemars(range(min = HEAD_BYTES_MIN, max = HEAD_BYTES_MAX))]
     pub head_bytes_max: usize,
     /// Number of header fields in a request.
+    #[schemars(range(min = 1, max = HEADERS_MAX))]
     pub headers_max: usize,
     /// Longest time from the first byte of a request's head to its last.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub header_timeout: Duration,
     /// Bytes of a synthesis request's body.
+    #[schemars(range(min = 1, max = BODY_BYTES_MAX))]
     pub body_bytes_max: usize,
     /// Longest time from the end of a synthesis request's head to the end of its body.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub body_timeout: Duration,
     /// How long a kept-alive connection may stay without a request.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub idle_timeout: Duration,
     /// Longest time that a caller may read nothing of its answer.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub caller_stall_timeout: Duration,
     /// Longest time from SIGTERM to the end of the last synthesis.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub drain_timeout: Duration,
 }
 
@@ -200,15 +264,20 @@ impl Default for Limits {
 }
 
 /// `[forwarding]`: what the gate adds to a request on its way to the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Forwarding {
     /// Which headers tell the engine who the caller is.
     pub forwarded_headers: ForwardedHeaders,
     /// Whether to append to what the caller sent in those headers; otherwise it is replaced.
     pub trust_incoming: bool,
-    /// Pseudonym in `Via` (RFC 9110 section 7.6.3); `None` sends no `Via`.
+    /// Pseudonym in `Via` (RFC 9110 section 7.6.3); `None`, in the file an empty string, sends no `Via`.
+    #[serde(serialize_with = "empty_for_none")]
+    #[schemars(with = "String")]
     pub via: Option<String>,
     /// Header of the request id: kept when the caller sent one, made otherwise.
+    #[serde(serialize_with = "header_name")]
+    #[schemars(with = "String")]
     pub request_id_header: HeaderName,
 }
 
@@ -224,20 +293,26 @@ impl Default for Forwarding {
 }
 
 /// `[target]`: what the gate promises its callers.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct TargetSection {
     /// The target that the limit was tuned for.
+    #[schemars(with = "String")]
     pub slo: Target,
     /// How long after the first audio byte a caller begins to play.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
     pub client_buffer: Duration,
 }
 
 /// `[metrics]`: the read-only address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// Address of `/metrics`, `/livez` and `/readyz`.
     pub address: SocketAddr,
     /// Values that the `model` label may take; any other model is `other`.
+    #[schemars(length(max = LIST_MAX))]
     pub models: Vec<String>,
 }
 
@@ -251,7 +326,8 @@ impl Default for Metrics {
 }
 
 /// `[admin]`: the operator's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Address of `GET /status` and `PUT /limit`. Whoever reaches it can change the limit.
     pub address: SocketAddr,
@@ -264,10 +340,25 @@ impl Default for Admin {
 }
 
 /// `[log]`: what the gate says about itself, on standard error.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Which events are logged.
     pub level: LogFilter,
     /// How a line looks.
     pub format: LogFormat,
+}
+
+fn one_element<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    [value].serialize(serializer)
+}
+
+// serde hands over a reference to the field, whatever its type.
+#[allow(clippy::ref_option)]
+fn empty_for_none<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value.as_deref().unwrap_or_default())
+}
+
+fn header_name<S: Serializer>(value: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value.as_str())
 }

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme, Uri};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
 
 /// How many worker threads the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,9 @@ impl Threads {
     /// More are of no use to one engine's traffic, and cost it cache.
     pub const AUTO_MAX: usize = 4;
 
+    /// The greatest number that can be set.
+    pub const COUNT_MAX: u64 = 256;
+
     /// The number of threads on a machine with `cores` cores; at least 1.
     #[must_use]
     pub fn count(self, cores: usize) -> usize {
@@ -30,19 +36,31 @@ impl Threads {
 }
 
 /// One of the engine's doors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Surface {
     /// HTTP/1.1 and HTTP/2: one request is one synthesis.
     Http,
 }
 
+impl Surface {
+    /// Every choice with its name in the file.
+    pub const CHOICES: &'static [(&'static str, Self)] = &[("http", Self::Http)];
+}
+
 /// What happens to a synthesis when every slot is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum WhenFull {
     /// It waits, for a bounded time, in a queue of bounded length.
     Queue,
     /// It is refused at once.
     Reject,
+}
+
+impl WhenFull {
+    /// Every choice with its name in the file.
+    pub const CHOICES: &'static [(&'static str, Self)] = &[("queue", Self::Queue), ("reject", Self::Reject)];
 }
 
 /// How long a synthesis may wait for a slot.
@@ -75,7 +93,8 @@ impl FullStatus {
 }
 
 /// Which headers tell the engine who the caller is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeaders {
     /// `X-Forwarded-For`, `-Proto` and `-Host`.
     XForwarded,
@@ -85,6 +104,16 @@ pub enum ForwardedHeaders {
     Both,
     /// Neither is added; what the caller sent is not touched.
     Off,
+}
+
+impl ForwardedHeaders {
+    /// Every choice with its name in the file.
+    pub const CHOICES: &'static [(&'static str, Self)] = &[
+        ("x-forwarded", Self::XForwarded),
+        ("forwarded", Self::Forwarded),
+        ("both", Self::Both),
+        ("off", Self::Off),
+    ];
 }
 
 impl ForwardedHeaders {
@@ -102,13 +131,19 @@ impl ForwardedHeaders {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// One line of text.
     #[default]
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl LogFormat {
+    /// Every choice with its name in the file.
+    pub const CHOICES: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
 /// Where an engine serves HTTP: `http://host:port`, nothing after it.
@@ -144,17 +179,20 @@ impl EngineUrl {
         if text.starts_with("https://") {
             return Err("the gate speaks plain HTTP to its engine: write `http://`".to_owned());
         }
-        let uri: Uri =
-            text.parse().map_err(|_| "expected a URL such as `http://127.0.0.1:8080`".to_owned())?;
-        let parts = uri.into_parts();
+        let no_url = || "expected `http://` and a host".to_owned();
+        let parts = text.parse::<Uri>().map_err(|_| no_url())?.into_parts();
         let (Some(authority), true) = (parts.authority, parts.scheme == Some(Scheme::HTTP)) else {
-            return Err("expected a URL such as `http://127.0.0.1:8080`".to_owned());
+            return Err(no_url());
         };
         if parts.path_and_query.is_some_and(|path| path.as_str() != "/") {
             return Err("an engine's URL has no path: callers bring their own".to_owned());
         }
         if authority.as_str().contains('@') || authority.host().is_empty() {
             return Err("an engine's URL holds a host and a port, nothing else".to_owned());
+        }
+        let port = authority.as_str()[authority.host().len()..].strip_prefix(':');
+        if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err("the port is a number from 1 to 65535".to_owned());
         }
         Ok(Self { authority })
     }
@@ -165,6 +203,80 @@ impl Default for EngineUrl {
         Self { authority: Authority::from_static("127.0.0.1:8080") }
     }
 }
+
+impl Serialize for EngineUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Threads {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Count(count) => count.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for QueueWaitMax {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Fixed(wait) => serialize_duration(wait, serializer),
+        }
+    }
+}
+
+impl Serialize for FullStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(self.code())
+    }
+}
+
+impl Serialize for LogFilter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// As it is written in the file: `5m 30s`.
+pub(super) fn serialize_duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*value))
+}
+
+macro_rules! schema {
+    ($type:ty, $name:literal, $schema:tt) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+/// The schema of a duration.
+pub(super) struct DurationText;
+
+schema!(DurationText, "Duration", {
+    "type": "string", "pattern": "^([0-9.]+ *[a-zA-Zµ]+ *)+$|^0$",
+    "description": "A duration such as `500ms`, `1s` or `2m`."
+});
+schema!(Threads, "Threads", {
+    "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": Self::COUNT_MAX }]
+});
+schema!(QueueWaitMax, "QueueWaitMax", {
+    "type": "string", "pattern": "^auto$|^([0-9.]+ *[a-zA-Zµ]+ *)+$"
+});
+schema!(FullStatus, "FullStatus", { "type": "integer", "enum": [429, 503] });
+schema!(EngineUrl, "EngineUrl", { "type": "string", "pattern": "^http://[^/@?#]+/?$" });
+schema!(LogFilter, "LogFilter", {
+    "type": "string",
+    "pattern": "^(([A-Za-z0-9_:]+=)?(off|error|warn|info|debug|trace)(,|$))+$"
+});
 
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,6 +292,28 @@ pub struct LogFilter(String);
 impl LogFilter {
     /// The names of the levels, quietest first.
     pub const LEVELS: [&'static str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+    /// Reads a filter: clauses `level` and `target=level`, with commas between.
+    ///
+    /// `EnvFilter` would take a misspelt level for the name of a target, and log all of that target or nothing.
+    ///
+    /// # Errors
+    /// What stands where a level should, and its bytes in the text.
+    pub fn parse(text: &str) -> Result<Self, (&str, Range<usize>)> {
+        let mut start = 0;
+        for clause in text.split(',') {
+            let (target, level) = clause.split_once('=').unwrap_or(("rime_gate", clause));
+            let is_target = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+            let target_is_wrong = target.is_empty() || !target.bytes().all(is_target);
+            if target_is_wrong || !Self::LEVELS.contains(&level) {
+                let wrong = if target_is_wrong { clause } else { level };
+                let end = start + clause.len();
+                return Err((wrong, end - wrong.len()..end));
+            }
+            start += clause.len() + 1;
+        }
+        Ok(Self(text.to_owned()))
+    }
 
     /// The filter's text.
     #[must_use]

@@ -85,8 +85,14 @@ pub(super) async fn serve<S, B>(
                 builder.max_headers(limits.headers_max);
             }
             let mut connection = pin!(builder.serve_connection(io, service));
-            attend(connection.as_mut(), hyper::server::conn::http1::Connection::graceful_shutdown, &watch, &limits, &drain)
-                .await
+            attend(
+                connection.as_mut(),
+                hyper::server::conn::http1::Connection::graceful_shutdown,
+                &watch,
+                &limits,
+                &drain,
+            )
+            .await
         }
         Version::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -97,8 +103,14 @@ pub(super) async fn serve<S, B>(
                 .max_header_list_size(limits.head_bytes_max.try_into().unwrap_or(u32::MAX))
                 .keep_alive_interval(HTTP2_PING_INTERVAL);
             let mut connection = pin!(builder.serve_connection(io, service));
-            attend(connection.as_mut(), hyper::server::conn::http2::Connection::graceful_shutdown, &watch, &limits, &drain)
-                .await
+            attend(
+                connection.as_mut(),
+                hyper::server::conn::http2::Connection::graceful_shutdown,
+                &watch,
+                &limits,
+                &drain,
+            )
+            .await
         }
     };
     if let Err(error) = result {

@@ -1,6 +1,7 @@
 //! What a caller is answered: the engine's body, metered or passed through, or the gate's own line.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,7 +25,6 @@ pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-rime-gate-reaso
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of any answer.
-#[derive(Debug)]
 pub enum Body {
     /// A synthesis.
     Metered(Metered<EngineBody>),
@@ -32,6 +32,16 @@ pub enum Body {
     PassThrough(Pin<Box<TimeoutBody<EngineBody>>>),
     /// The gate's own.
     Text(Full<Bytes>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metered(body) => f.debug_tuple("Metered").field(body).finish(),
+            Self::PassThrough(_) => f.write_str("PassThrough"),
+            Self::Text(body) => f.debug_tuple("Text").field(body).finish(),
+        }
+    }
 }
 
 impl Body {

@@ -138,19 +138,15 @@ impl Arrival {
 
     fn began(&self, response: Response<EngineBody>, permit: Permit) -> Response<Body> {
         let headers = response.headers();
-        let clock = AudioClock::for_answer(
-            text(headers, &CONTENT_TYPE),
-            text(headers, &CONTENT_ENCODING),
-            self.hint,
-        );
+        let clock =
+            AudioClock::for_answer(text(headers, &CONTENT_TYPE), text(headers, &CONTENT_ENCODING), self.hint);
         let waited = permit.waited();
         let dispatched = self.at + waited;
         let meter =
             Meter::new(self.at.into_std(), dispatched.into_std(), waited, clock, self.layer.client_buffer);
         let labels = self.labels(response.status().as_u16());
-        response.map(|body| {
-            Body::Metered(Metered::new(&self.layer.books, body, permit, meter, labels, self.at))
-        })
+        response
+            .map(|body| Body::Metered(Metered::new(&self.layer.books, body, permit, meter, labels, self.at)))
     }
 
     fn failed(&self, error: &EngineError, permit: Permit) -> Refusal {
@@ -158,7 +154,9 @@ impl Arrival {
         let outcome = match error {
             EngineError::FirstByteTimeout => Outcome::EngineTimeout,
             EngineError::RequestBody(_) => Outcome::CallerGone,
-            EngineError::Connect(_) | EngineError::ConnectTimeout | EngineError::Lost(_) => Outcome::EngineError,
+            EngineError::Connect(_) | EngineError::ConnectTimeout | EngineError::Lost(_) => {
+                Outcome::EngineError
+            }
         };
         if outcome != Outcome::CallerGone {
             warn!(error = error as &dyn std::error::Error, "the engine did not answer a synthesis");

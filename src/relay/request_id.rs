@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderValue, Request};
-use rand::RngExt;
+use rand::TryRng;
+use rand::rngs::SysRng;
 use tower_http::request_id::{MakeRequestId, RequestId};
 
 /// The ids of one stack: `5f1c09ab33d0e7c2-1`, `-2`, and so on.
@@ -16,7 +17,9 @@ pub(super) struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        Self { prefix: rand::rng().random(), next: Arc::new(AtomicU64::new(1)) }
+        // Without randomness the ids of two processes may meet; nothing depends on their not doing so.
+        let prefix = SysRng.try_next_u64().unwrap_or(u64::from(std::process::id()));
+        Self { prefix, next: Arc::new(AtomicU64::new(1)) }
     }
 }
 
