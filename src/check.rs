@@ -32,6 +32,15 @@ impl LoadError {
             Self::Invalid(_) => 1,
         }
     }
+
+    /// The error for a terminal, with its cause; ends with a line end.
+    #[must_use]
+    pub fn render(&self, colour: bool) -> String {
+        match self {
+            Self::Unreadable { source, .. } => format!("error: {self}: {source}\n"),
+            Self::Invalid(problems) => problems.render(colour),
+        }
+    }
 }
 
 /// The configuration that `arguments` ask for. A file is read only if they name one.
@@ -87,12 +96,9 @@ pub fn check(path: &Path, colour: bool, stdout: &mut dyn Write, stderr: &mut dyn
             Ok(0)
         }
         Err(error) => {
-            match &error {
-                LoadError::Invalid(problems) => {
-                    writeln!(stderr, "{}", problems.render(colour))?;
-                    writeln!(stderr, "{name}: {}", counted(problems.count(), "error"))?;
-                }
-                LoadError::Unreadable { source, .. } => writeln!(stderr, "error: {error}: {source}")?,
+            stderr.write_all(error.render(colour).as_bytes())?;
+            if let LoadError::Invalid(problems) = &error {
+                writeln!(stderr, "\n{name}: {}", counted(problems.count(), "error"))?;
             }
             Ok(error.exit_code())
         }

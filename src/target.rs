@@ -367,7 +367,7 @@ impl<'a> Part<'a> {
         let value = if let Some(millis) = self.text.strip_suffix("ms") {
             millis.trim().parse().ok().map(Duration::from_millis)
         } else if let Some(seconds) = self.text.strip_suffix('s') {
-            seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            seconds.trim().parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         } else {
             None
         };

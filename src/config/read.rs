@@ -99,7 +99,10 @@ impl<'a> Reader<'a> {
         for Unknown { name, span, table, known } in std::mem::take(&mut self.unknown) {
             let elsewhere = self.keys.iter().find_map(|key| key.strip_suffix(&format!(".{name}")));
             let help = if let Some(elsewhere) = elsewhere {
-                format!("`{name}` is a key of [{}]", elsewhere.trim_end_matches(".0"))
+                match elsewhere.strip_suffix(".0") {
+                    Some(list) => format!("`{name}` is a key of [[{list}]]"),
+                    None => format!("`{name}` is a key of [{elsewhere}]"),
+                }
             } else if let Some(near) = nearest(&name, known.iter().copied()) {
                 format!("did you mean `{near}`?")
             } else {

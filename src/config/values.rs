@@ -114,9 +114,7 @@ impl ForwardedHeaders {
         ("both", Self::Both),
         ("off", Self::Off),
     ];
-}
 
-impl ForwardedHeaders {
     /// Whether `X-Forwarded-*` are written.
     #[must_use]
     pub const fn x_forwarded(self) -> bool {
