@@ -151,7 +151,7 @@ pub struct AudioClock {
     parser: Parser,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Parser {
     Sound(Sound),
     Sse(Sse),
@@ -159,7 +159,7 @@ enum Parser {
 }
 
 /// A parser of bytes that are themselves the sound, whatever carried them here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Sound {
     Wav(Wav),
     Pcm(Pcm),
@@ -170,6 +170,14 @@ enum Sound {
     /// Bytes that will not be read, why, and whether any came.
     Unread(Unknown, bool),
 }
+
+// What is `Copy` owns no heap: however long an answer is, its clock takes this much and no more.
+const CLOCK_BYTES_MAX: usize = 192;
+const _: () = assert!(size_of::<AudioClock>() <= CLOCK_BYTES_MAX, "one is held per running synthesis");
+const _: fn(Parser) = |parser| {
+    fn owns_no_heap<T: Copy>(_: T) {}
+    owns_no_heap(parser);
+};
 
 impl AudioClock {
     /// The clock for an answer with these headers to a request that asked for `hint`.

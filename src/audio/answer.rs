@@ -147,3 +147,92 @@ fn number(parameters: &str, wanted: &str) -> Option<u32> {
         found.then(|| value.trim().trim_matches('"').parse().ok())?.filter(|number| *number > 0)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn clock_of(content_type: &str, hint: Hint) -> AudioClock {
+        clock(Some(content_type), None, hint)
+    }
+
+    #[test]
+    fn every_name_that_rime_and_its_callers_use_is_known() {
+        for (format, names) in [
+            (Format::Wav, &["audio/wav", "audio/x-wav", "audio/wave", "Audio/WAV; codecs=1"][..]),
+            (Format::Pcm, &["audio/L16;rate=16000;channels=1", "audio/pcm", "audio/l16"]),
+            (Format::Mulaw, &["audio/PCMU", "audio/x-mulaw", "audio/pcmu;rate=8000"]),
+            (Format::Mp3, &["audio/mpeg", "audio/mp3"]),
+            (Format::OggOpus, &["audio/ogg", "audio/ogg;codecs=opus", "audio/opus", "application/ogg"]),
+            (Format::WebmOpus, &["audio/webm", "audio/webm;codecs=opus"]),
+            (Format::Sse, &["text/event-stream", "text/event-stream; charset=utf-8"]),
+            (Format::Json, &["application/json", "application/json; charset=utf-8"]),
+            (Format::Unknown, &["text/plain", "audio/midi", "video/webm", "wav/audio", "/", ";"]),
+        ] {
+            for name in names {
+                assert_eq!(clock_of(name, Hint::default()).format(), format, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_answers_own_rate_rules_then_the_request_then_the_model() {
+        let second = |content_type, hint| {
+            let mut clock = clock_of(content_type, hint);
+            clock.feed(&[0; 2 * 48_000]);
+            clock.audio()
+        };
+        let asked = Hint { rate: Some(48_000), ..Hint::default() };
+        let mist = Hint { mist_v2: true, ..Hint::default() };
+        assert_eq!(second("audio/L16; rate=\"96000\"", asked), Duration::from_millis(500));
+        assert_eq!(second("audio/L16;rate=48000;channels=2", asked), Duration::from_millis(500));
+        assert_eq!(second("audio/L16", asked), Duration::from_secs(1));
+        assert_eq!(second("audio/L16", Hint::default()), Duration::from_secs(2));
+        assert_eq!(second("audio/L16", mist), Duration::from_secs(3));
+        assert_eq!(second("audio/PCMU", Hint::default()), Duration::from_secs(4));
+        assert_eq!(second("audio/PCMU", mist), Duration::from_secs(12));
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_is_unknown() {
+        let hint = Hint { rate: Some(1), ..Hint::default() };
+        assert_eq!(clock_of("audio/pcm", hint).unknown(), Some(Unknown::Rate));
+    }
+
+    #[test]
+    fn a_compressed_answer_is_unknown_and_identity_is_not_compression() {
+        let clock = |coding| clock(Some("audio/wav"), Some(coding), Hint::default());
+        assert_eq!(clock("gzip").unknown(), Some(Unknown::ContentEncoding));
+        assert_eq!(clock("identity").format(), Format::Wav);
+    }
+
+    #[test]
+    fn the_request_tells_what_the_answer_does_not() {
+        let hint = Hint::for_request(Some("mistv3"), None, Some(16_000), Some("*/*"));
+        assert_eq!(hint, Hint { rate: Some(16_000), format: Some(Format::Pcm), mist_v2: false });
+        assert_eq!(clock(None, None, hint).format(), Format::Pcm);
+        assert_eq!(clock_of("application/octet-stream", hint).format(), Format::Pcm);
+        assert_eq!(clock(None, None, Hint::default()).unknown(), Some(Unknown::ContentType));
+    }
+
+    #[test]
+    fn a_hint_is_read_from_audio_format_then_accept() {
+        let format =
+            |audio_format, accept| Hint::for_request(Some("mistv2"), audio_format, None, accept).format;
+        assert_eq!(format(Some("mulaw"), Some("audio/mp3")), Some(Format::Mulaw));
+        assert_eq!(format(None, Some("text/html, audio/L16;rate=8000;q=0.9, */*")), Some(Format::Pcm));
+        assert_eq!(format(None, Some("*/*")), None);
+        assert!(Hint::for_request(Some("MistV2"), None, None, None).mist_v2);
+    }
+
+    #[test]
+    fn a_sound_in_json_is_what_was_asked_for() {
+        for (format, millis) in [(Some(Format::Pcm), 1), (Some(Format::Mulaw), 3)] {
+            let hint = Hint { rate: Some(1_000), format, mist_v2: false };
+            let mut clock = clock_of("application/json", hint);
+            clock.feed(br#"{"audioContent":"AAAA"}"#);
+            assert_eq!(clock.audio(), Duration::from_millis(millis));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::{Sound, Unknown};
 /// Decoded bytes handed on at a time. On the stack.
 const DECODED_BYTES_MAX: usize = 512;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Json {
     scan: Scan,
     base64: Base64,
@@ -81,3 +81,67 @@ const SEXTETS: [u8; 256] = {
     table[b'_' as usize] = 63;
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, pcm::Pcm, sniff::Sniff};
+    use super::*;
+    use base64::{Engine, engine::general_purpose};
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    /// Audio bytes found in an envelope of headerless samples.
+    fn heard(text: &str) -> u128 {
+        let mut json = Json::new(Sound::Pcm(Pcm::new(Some(1_000), 1)));
+        json.feed(text.as_bytes());
+        json.sound.audio().as_millis()
+    }
+
+    #[test]
+    fn both_of_rimes_shapes_are_read_and_nothing_else() {
+        assert_eq!(heard(r#"{"audioContent":"AAAA"}"#), 3);
+        assert_eq!(heard(r#"{"audioContent":{"model_output":"AAAA","other":"AAAA"}}"#), 3);
+        assert_eq!(heard(r#"{"other":{"audioContent":"AAAA","model_output":"AAAA"}}"#), 0);
+        assert_eq!(heard(r#"{"a":"audioContent","b":"AAAA","audioContents":"AAAA"}"#), 0);
+        assert_eq!(heard(r#"{"a":"\"audioContent\":","audioContent" : "AAAA"}"#), 3);
+        assert_eq!(heard(r#"{"audioContent":["AAAA"],"n":{"model_output":"AAAA"}}"#), 0);
+        assert_eq!(heard(r#"["audioContent","AAAA"]"#), 0);
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(heard(r#"{"audioContent":"\/\u002f\u002BA"}"#), 3);
+        assert_eq!(heard(r#"{"\u0061udioContent":"AAAA"}"#), 3);
+    }
+
+    #[test]
+    fn nesting_without_end_is_malformed() {
+        let mut json = Json::new(Sound::Sniff(Sniff::default()));
+        json.feed(&[b'['; 100]);
+        assert_eq!(json.unknown(), Some(Unknown::Malformed));
+    }
+
+    #[test]
+    fn an_unnamed_sound_is_recognised_by_its_beginning() {
+        let inner = b"RIFF\xFF\xFF\xFF\xFFWAVEfmt \x10\0\0\0\x01\0\x01\0\xC0\x5D\0\0\x80\xBB\0\0\x02\0\x10\0data\0\0\0\0";
+        let body = general_purpose::STANDARD.encode([&inner[..], &[0; 48_000]].concat());
+        let mut clock =
+            super::super::AudioClock::for_answer(Some("application/json"), None, Default::default());
+        clock.feed(format!(r#"{{"audioContent":"{body}"}}"#).as_bytes());
+        assert_eq!((clock.audio(), clock.format()), (Duration::from_secs(1), Format::Json));
+    }
+
+    proptest! {
+        #[test]
+        fn base64_is_decoded_as_by_the_crate(bytes in prop::collection::vec(any::<u8>(), 0..2_000), cut in 0_usize..3_000) {
+            for engine in [general_purpose::STANDARD, general_purpose::URL_SAFE_NO_PAD] {
+                let text = engine.encode(&bytes);
+                let (one, two) = text.as_bytes().split_at(cut.min(text.len()));
+                let (mut base64, mut decoded) = (Base64::default(), Vec::<u8>::new());
+                base64.decode(one, |piece| decoded.extend(piece));
+                base64.decode(two, |piece| decoded.extend(piece));
+                prop_assert_eq!(&decoded, &bytes);
+            }
+        }
+    }
+}

@@ -15,7 +15,7 @@ const TAG_END_MAX: u32 = 40;
 /// Bytes of an ID3v2 header, and of its footer.
 const ID3_BYTES: u32 = 10;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Mp3 {
     /// Audio at rates before the present one.
     past: Duration,
@@ -273,4 +273,73 @@ fn header(word: u32) -> Header {
         (false, true) => 9,
     };
     Header::Frame(Frame { bytes, samples, rate, tag_end: 4 + side + 4 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MPEG-2 layer III, mono, 24 kHz, 64 kbit/s: 192 bytes and 24 ms.
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0xFF, 0xF3, 0x84, 0xC4];
+        frame.resize(192, 0x55);
+        frame
+    }
+
+    fn tagged(at: usize, tag: &[u8; 4]) -> Vec<u8> {
+        let mut frame = frame();
+        frame[at..at + 4].copy_from_slice(tag);
+        frame
+    }
+
+    fn fed(bytes: &[u8]) -> Mp3 {
+        let mut mp3 = Mp3::new();
+        mp3.feed(bytes);
+        mp3
+    }
+
+    fn ms(mp3: &Mp3) -> u128 {
+        mp3.audio().as_millis()
+    }
+
+    #[test]
+    fn a_frame_counts_when_it_is_complete() {
+        assert_eq!(ms(&fed(&frame().repeat(10))), 240);
+        assert_eq!(ms(&fed(&frame().repeat(10)[..1919])), 216);
+    }
+
+    #[test]
+    fn tag_frames_are_not_audio() {
+        for (at, tag) in [(13, b"Xing"), (13, b"Info"), (36, b"VBRI")] {
+            let mp3 = fed(&[tagged(at, tag), frame()].concat());
+            assert_eq!(ms(&mp3), 24);
+            assert!(!fed(&tagged(at, tag)).started());
+        }
+    }
+
+    #[test]
+    fn an_id3_tag_is_skipped_even_when_it_looks_like_frames() {
+        let mut bytes = b"ID3\x04\0\x10\0\0\x03\0".to_vec();
+        bytes.extend(frame().repeat(2));
+        bytes.extend(b"3DI\x04\0\x10\0\0\x03\0");
+        bytes.extend(frame());
+        assert_eq!(ms(&fed(&bytes)), 24);
+    }
+
+    #[test]
+    fn after_garbage_two_frames_in_a_row_are_believed_and_one_is_not() {
+        let garbage = vec![0xAA; 100];
+        assert_eq!(ms(&fed(&[garbage.clone(), frame()].concat())), 0);
+        assert_eq!(ms(&fed(&[garbage.clone(), frame().repeat(2)].concat())), 48);
+        assert_eq!(ms(&fed(&[frame(), garbage.clone(), frame().repeat(3)].concat())), 96);
+        assert_eq!(ms(&fed(&[frame(), garbage.clone(), frame(), garbage].concat())), 24);
+    }
+
+    #[test]
+    fn a_stream_without_frames_becomes_malformed_and_other_layers_are_unsupported() {
+        assert_eq!(fed(&vec![0xAA; 70_000]).unknown(), Some(Unknown::Malformed));
+        assert_eq!(fed(&[0xFF, 0xFD, 0x84, 0xC4]).unknown(), Some(Unknown::Unsupported));
+        let free_format = [0xFF, 0xF3, 0x04, 0xC4];
+        assert_eq!(fed(&free_format).unknown(), Some(Unknown::Unsupported));
+    }
 }

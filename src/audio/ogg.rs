@@ -23,7 +23,7 @@ const HEADER_PACKETS: u8 = 2;
 const NO_GRANULE: u64 = u64::MAX;
 const FLAG_FIRST: u8 = 0x02;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Ogg {
     /// Samples of the streams that were before this one in the chain.
     past: u64,
@@ -216,5 +216,76 @@ impl Ogg {
 
     pub(super) fn unknown(&self) -> Option<Unknown> {
         if let Part::Bad(why) = self.part { Some(why) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(serial: u32, flags: u8, granule: u64, lengths: &[u8], body: &[u8]) -> Vec<u8> {
+        let mut page = b"OggS\0".to_vec();
+        page.push(flags);
+        page.extend(granule.to_le_bytes());
+        page.extend(serial.to_le_bytes());
+        page.extend([0; 8]);
+        page.push(u8::try_from(lengths.len()).unwrap());
+        page.extend(lengths);
+        let length: usize = lengths.iter().map(|length| usize::from(*length)).sum();
+        page.extend(body);
+        page.resize(page.len() + length - body.len(), 0);
+        page
+    }
+
+    fn headers(serial: u32) -> Vec<u8> {
+        let id = page(serial, FLAG_FIRST, 0, &[19], b"OpusHead\x01\x01\x38\x01\xC0\x5D\0\0\0\0\0");
+        [id, page(serial, 0, 0, &[16], b"OpusTags")].concat()
+    }
+
+    fn fed(pages: &[Vec<u8>]) -> Ogg {
+        let mut ogg = Ogg::new();
+        ogg.feed(&pages.concat());
+        ogg
+    }
+
+    #[test]
+    fn the_last_complete_page_tells_the_time_less_the_pre_skip() {
+        let page = page(1, 0, 48_312, &[10; 50], b"");
+        assert_eq!(fed(&[headers(1), page.clone()]).audio(), Duration::from_secs(1));
+        let cut = fed(&[headers(1), page[..page.len() - 1].to_vec()]);
+        assert_eq!((cut.audio(), cut.started()), (Duration::ZERO, true));
+    }
+
+    #[test]
+    fn headers_alone_have_not_started() {
+        assert!(!fed(&[headers(1)]).started());
+    }
+
+    #[test]
+    fn chained_streams_add_up_and_foreign_ones_are_ignored() {
+        let sound = |serial| page(serial, 0, 48_312, &[10; 50], b"");
+        let foreign = page(9, 0, 1 << 60, &[10], b"");
+        let ogg = fed(&[headers(1), sound(1), foreign, headers(2), sound(2)]);
+        assert_eq!((ogg.audio(), ogg.unknown()), (Duration::from_secs(2), None));
+    }
+
+    #[test]
+    fn a_granule_that_the_packets_cannot_reach_is_malformed() {
+        let ogg = fed(&[headers(1), page(1, 0, 1 << 60, &[10; 50], b"")]);
+        assert_eq!((ogg.audio(), ogg.unknown()), (Duration::ZERO, Some(Unknown::Malformed)));
+    }
+
+    #[test]
+    fn a_page_on_which_no_packet_ends_has_no_time() {
+        let open = page(1, 0, NO_GRANULE, &[255], b"");
+        let ogg = fed(&[headers(1), page(1, 0, 1_272, &[10], b""), open]);
+        assert_eq!((ogg.audio(), ogg.unknown()), (Duration::from_millis(20), None));
+    }
+
+    #[test]
+    fn another_codec_is_unsupported() {
+        let vorbis = page(1, FLAG_FIRST, 0, &[30], b"\x01vorbis");
+        assert_eq!(fed(&[vorbis]).unknown(), Some(Unknown::Unsupported));
+        assert_eq!(fed(&[vec![0; 40]]).unknown(), Some(Unknown::Malformed));
     }
 }

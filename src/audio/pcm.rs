@@ -4,7 +4,7 @@ use super::{RATES, Unknown, time};
 use std::time::Duration;
 
 /// Samples without a header: `audio/L16` (little-endian at Rime, despite the name), `audio/pcm`, µ-law.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pcm {
     bytes: u64,
     /// Samples per second and channel. 0: nobody told one that can be.

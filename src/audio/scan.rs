@@ -7,7 +7,7 @@ const DEPTH_MAX: u8 = 32;
 const KEY_BYTES_MAX: usize = 12;
 
 /// A scanner for the string at `{"<outer>": "…"}`, and at `{"<outer>": {"<inner>": "…"}}` where there is one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Scan {
     outer: &'static [u8],
     inner: Option<&'static [u8]>,

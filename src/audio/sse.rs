@@ -9,7 +9,7 @@ use std::time::Duration;
 /// `event` and `chunk` are this long; what is longer is neither them nor `data`.
 const WORD_BYTES_MAX: usize = 5;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sse {
     pcm: Pcm,
     scan: Scan,
@@ -135,4 +135,48 @@ impl Sse {
 /// Bytes in so many characters of base64, padding not among them.
 fn decoded(characters: u64) -> u64 {
     characters / 4 * 3 + characters % 4 * 3 / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(stream: &str) -> u64 {
+        let mut sse = Sse::new(Some(1_000));
+        sse.feed(stream.as_bytes());
+        u64::try_from(sse.audio().as_millis()).unwrap() * 2
+    }
+
+    #[test]
+    fn only_chunk_events_are_audio() {
+        assert_eq!(bytes("event: chunk\ndata: {\"data\":\"AAAAAAAA\"}\n\n"), 6);
+        assert_eq!(bytes("data:{\"data\":\"AAAAAAAA\"}\n\n"), 6);
+        assert_eq!(bytes("event: timestamps\ndata: {\"data\":\"AAAAAAAA\"}\n\n"), 0);
+        assert_eq!(bytes("event: error\r\ndata: {\"data\":\"AAAAAAAA\"}\r\n\r\n"), 0);
+        assert_eq!(bytes(": {\"data\":\"AAAAAAAA\"}\nid: {\"data\":\"AAAAAAAA\"}\n"), 0);
+    }
+
+    #[test]
+    fn lines_may_end_in_any_of_three_ways() {
+        for end in ["\n", "\r\n", "\r"] {
+            let event = format!("event: chunk{end}data: {{\"data\": \"AAAA\"}}{end}{end}");
+            assert_eq!(bytes(&event.repeat(4)), 12);
+        }
+    }
+
+    #[test]
+    fn padding_is_not_sound() {
+        assert_eq!(
+            bytes("data: {\"data\":\"AAA=\"}\n\ndata: {\"data\":\"AA==\"}\n\ndata: {\"data\":\"AA==\"}\n\n"),
+            4
+        );
+    }
+
+    #[test]
+    fn a_broken_event_does_not_spoil_the_next() {
+        assert_eq!(
+            bytes("data: {\"data\":\"AA\n\nevent: chunk\ndata: {\"data\":\"AAAAAAAA\"}\n\n"),
+            1 + 6 - 1
+        );
+    }
 }

@@ -12,7 +12,7 @@ const CARRY_MAX: usize = 16;
 /// Format tags whose samples are of one size: PCM, IEEE float, A-law, µ-law and the extensible form.
 const FIXED_SIZE_TAGS: [u16; 5] = [1, 3, 6, 7, 0xFFFE];
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Wav {
     /// Bytes of `data` heard.
     bytes: u64,
@@ -161,5 +161,57 @@ impl Wav {
 
     pub(super) fn unknown(&self) -> Option<Unknown> {
         if let Part::Bad(why) = self.part { Some(why) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed(parts: &[&[u8]]) -> Wav {
+        let mut wav = Wav::new();
+        parts.iter().for_each(|part| wav.feed(part));
+        wav
+    }
+
+    const HEAD: &[u8] = b"RIFF\xFF\xFF\xFF\xFFWAVE";
+    /// 16-bit mono at 24 kHz.
+    const FORMAT: &[u8] = b"fmt \x10\0\0\0\x01\0\x01\0\xC0\x5D\0\0\x80\xBB\0\0\x02\0\x10\0";
+
+    #[test]
+    fn a_data_chunk_of_no_size_or_of_all_ones_lasts_to_the_end() {
+        for size in [0_u32, u32::MAX, 0x7FFF_F000] {
+            let wav = fed(&[HEAD, FORMAT, b"data", &size.to_le_bytes(), &[0; 48_000], &[0; 48_000]]);
+            assert_eq!(wav.audio(), Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn other_chunks_are_not_audio_wherever_they_stand() {
+        let list = b"LIST\x03\0\0\0abc\0";
+        let wav =
+            fed(&[HEAD, list, FORMAT, list, b"data\x02\0\0\0", &[0; 2], list, b"data\x02\0\0\0", &[0; 2]]);
+        assert_eq!(wav.audio(), time(2, 24_000));
+        assert_eq!(wav.unknown(), None);
+    }
+
+    #[test]
+    fn a_header_alone_has_not_started() {
+        let mut wav = fed(&[HEAD, FORMAT, b"data\xFF\xFF\xFF\xFF"]);
+        assert!(!wav.started());
+        wav.feed(&[0]);
+        assert!(wav.started());
+    }
+
+    #[test]
+    fn what_cannot_be_timed_says_why() {
+        let adpcm = b"fmt \x10\0\0\0\x11\0\x01\0\xC0\x5D\0\0\x80\xBB\0\0\x02\0\x04\0";
+        let rate_zero = b"fmt \x10\0\0\0\x01\0\x01\0\0\0\0\0\x80\xBB\0\0\x02\0\x10\0";
+        let rate_one = b"fmt \x10\0\0\0\x01\0\x01\0\x01\0\0\0\x80\xBB\0\0\x02\0\x10\0";
+        assert_eq!(fed(&[HEAD, adpcm]).unknown(), Some(Unknown::Unsupported));
+        assert_eq!(fed(&[HEAD, rate_zero]).unknown(), Some(Unknown::Malformed));
+        assert_eq!(fed(&[HEAD, rate_one]).unknown(), Some(Unknown::Malformed));
+        assert_eq!(fed(&[HEAD, b"data\xFF\xFF\xFF\xFF"]).unknown(), Some(Unknown::Malformed));
+        assert_eq!(fed(&[b"Bad request."]).unknown(), Some(Unknown::Malformed));
     }
 }

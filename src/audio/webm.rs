@@ -2,8 +2,9 @@
 //! section 3.1). Decodes no packet and ignores timestamps, cues and every size that a live writer leaves open.
 //!
 //! Containers are entered and never left: after the last child the next sibling's header follows anyway, so
-//! segments and clusters of unknown size need no stack. The encoder's delay (`CodecDelay`) and the padding of
-//! the last block (`DiscardPadding`) are not audio, as in Ogg.
+//! segments and clusters of unknown size need no stack. The encoder's delay and the padding of the last block
+//! (`DiscardPadding`) are not audio, as in Ogg. The delay is `OpusHead`'s pre-skip, which decoders go by, and not
+//! `CodecDelay`, which ought to say the same: FFmpeg 5.1 writes it wrong for input that is not at 48 kHz.
 
 use super::{Unknown, time};
 use std::time::Duration;
@@ -15,7 +16,7 @@ const BLOCK_GROUP: u32 = 0xA0;
 const TRACKS: u32 = 0x1654_AE6B;
 const TRACK_ENTRY: u32 = 0xAE;
 const CODEC_ID: u32 = 0x86;
-const CODEC_DELAY: u32 = 0x56AA;
+const CODEC_PRIVATE: u32 = 0x63A2;
 const DISCARD_PADDING: u32 = 0x75A2;
 const SIMPLE_BLOCK: u32 = 0xA3;
 const BLOCK: u32 = 0xA1;
@@ -25,21 +26,25 @@ const OPUS_RATE: u32 = 48_000;
 const PACKET_SAMPLES_MAX: u32 = 5760;
 /// An element header is at most 4 + 8 bytes; what is read of a payload is shorter.
 const CARRY_MAX: usize = 12;
+/// `OpusHead` up to its pre-skip.
+const OPUS_HEAD_BYTES: usize = 10;
 /// Block header after the track number: timestamp and flags.
 const BLOCK_HEAD_BYTES: usize = 3;
-/// `CodecDelay` and `DiscardPadding` are integers of at most this many bytes.
+/// `DiscardPadding` is an integer of at most this many bytes.
 const INTEGER_BYTES_MAX: u64 = 8;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Webm {
     /// Samples in complete blocks, at 48 kHz.
     samples: u64,
-    /// Nanoseconds that are decoded but not played.
-    silent: u64,
+    /// Nanoseconds of padding, decoded but not played.
+    padding: u64,
     /// Payload bytes left of the current element.
     left: u64,
     /// Samples of the block that is passing.
     block: u32,
+    /// Samples that are decoded before the first one that is played.
+    pre_skip: u16,
     carry: [u8; CARRY_MAX],
     carried: u8,
     part: Part,
@@ -70,7 +75,8 @@ impl Webm {
     pub(super) fn new() -> Self {
         Self {
             samples: 0,
-            silent: 0,
+            padding: 0,
+            pre_skip: 0,
             left: 0,
             block: 0,
             carry: [0; CARRY_MAX],
@@ -143,10 +149,8 @@ impl Webm {
             (SEGMENT | CLUSTER | BLOCK_GROUP | TRACKS | TRACK_ENTRY, _) => Part::Head,
             (_, None) => Part::Bad(Unknown::Malformed),
             (_, Some(0)) => Part::Head,
-            (CODEC_DELAY | DISCARD_PADDING, Some(size)) if size > INTEGER_BYTES_MAX => {
-                Part::Bad(Unknown::Malformed)
-            }
-            (CODEC_ID | CODEC_DELAY | DISCARD_PADDING | SIMPLE_BLOCK | BLOCK, Some(size)) => {
+            (DISCARD_PADDING, Some(size)) if size > INTEGER_BYTES_MAX => Part::Bad(Unknown::Malformed),
+            (CODEC_ID | CODEC_PRIVATE | DISCARD_PADDING | SIMPLE_BLOCK | BLOCK, Some(size)) => {
                 self.left = size;
                 Part::Read(id)
             }
@@ -166,9 +170,16 @@ impl Webm {
                     if self.carried() == b"A_OPUS" { Read::Done(0) } else { Read::More }
                 }
                 CODEC_ID => Read::Bad(Unknown::Unsupported),
+                CODEC_PRIVATE => match self.carried() {
+                    [head @ .., low, high] if head.len() == OPUS_HEAD_BYTES => {
+                        self.pre_skip = u16::from_le_bytes([*low, *high]);
+                        Read::Done(0)
+                    }
+                    _ => Read::More,
+                },
                 _ if self.left > 0 => Read::More,
                 _ => {
-                    self.silent = self.silent.saturating_add(integer(self.carried()));
+                    self.padding = self.padding.saturating_add(integer(self.carried()));
                     Read::Done(0)
                 }
             };
@@ -188,7 +199,8 @@ impl Webm {
     }
 
     pub(super) fn audio(&self) -> Duration {
-        time(self.samples, OPUS_RATE).saturating_sub(Duration::from_nanos(self.silent))
+        let played = self.samples.saturating_sub(u64::from(self.pre_skip));
+        time(played, OPUS_RATE).saturating_sub(Duration::from_nanos(self.padding))
     }
 
     pub(super) fn started(&self) -> bool {
@@ -254,4 +266,72 @@ fn block(carried: &[u8]) -> Read<u32> {
         };
     let possible = (1..=PACKET_SAMPLES_MAX).contains(&samples);
     if possible { Read::Done(samples) } else { Read::Bad(Unknown::Malformed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EBML header, a segment and a cluster of unknown size.
+    const START: &[u8] =
+        b"\x1A\x45\xDF\xA3\x80\x18\x53\x80\x67\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x1F\x43\xB6\x75\xFF";
+
+    fn fed(parts: &[&[u8]]) -> Webm {
+        let mut webm = Webm::new();
+        webm.feed(&[START, &parts.concat()].concat());
+        webm
+    }
+
+    /// A block of one track, no lacing, whose packet begins so.
+    fn block_of(packet: &[u8]) -> Vec<u8> {
+        let size = 0x80 | u8::try_from(4 + packet.len()).unwrap();
+        [&[0xA3, size, 0x81, 0, 0, 0x80], packet].concat()
+    }
+
+    #[test]
+    fn every_toc_has_its_duration() {
+        // RFC 6716 table 2: SILK 10-60 ms, hybrid 10 and 20 ms, CELT 2.5-20 ms; then two frames, then counted.
+        for (packet, micros) in [
+            (&[0 << 3][..], 10_000),
+            (&[3 << 3], 60_000),
+            (&[12 << 3], 10_000),
+            (&[15 << 3], 20_000),
+            (&[16 << 3], 2_500),
+            (&[31 << 3], 20_000),
+            (&[31 << 3 | 1], 40_000),
+            (&[31 << 3 | 2], 40_000),
+            (&[31 << 3 | 3, 6], 120_000),
+        ] {
+            assert_eq!(fed(&[&block_of(packet)]).audio(), Duration::from_micros(micros), "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn pre_skip_and_padding_are_not_audio() {
+        let delay = b"\x16\x54\xAE\x6B\x8F\x63\xA2\x8COpusHead\x01\x01\x38\x01";
+        let grouped = b"\xA0\x8D\xA1\x85\x81\0\0\x80\xF8\x75\xA2\x83\x0F\x42\x40";
+        // 2 x 20 ms less 6.5 ms less 1 ms.
+        let webm = fed(&[delay, &block_of(&[31 << 3]), b"\x1F\x43\xB6\x75\xFF", grouped]);
+        assert_eq!(webm.audio(), Duration::from_micros(32_500));
+    }
+
+    #[test]
+    fn what_cannot_be_timed_says_why() {
+        assert_eq!(fed(&[b"\x86\x88A_VORBIS"]).unknown(), Some(Unknown::Unsupported));
+        let laced = b"\xA3\x85\x81\0\0\x82\xF8";
+        assert_eq!(fed(&[laced]).unknown(), Some(Unknown::Unsupported));
+        let too_long = block_of(&[3 << 3 | 3, 63]);
+        assert_eq!(fed(&[&too_long]).unknown(), Some(Unknown::Malformed));
+        let mut webm = Webm::new();
+        webm.feed(b"RIFF....");
+        assert_eq!(webm.unknown(), Some(Unknown::Malformed));
+    }
+
+    #[test]
+    fn a_block_starts_the_sound_and_counts_when_it_is_complete() {
+        let block = block_of(&[31 << 3, 1, 2, 3]);
+        let webm = fed(&[&block[..block.len() - 1]]);
+        assert_eq!((webm.started(), webm.audio()), (true, Duration::ZERO));
+        assert!(!fed(&[]).started());
+    }
 }
