@@ -189,6 +189,12 @@ impl Meter {
         }
     }
 
+    /// Dispatch to the first audio byte; `None` while none has come.
+    #[must_use]
+    pub fn upstream_ttfb(&self) -> Option<Duration> {
+        self.first.map(|first| Duration::from_nanos(first.saturating_sub(self.dispatched)))
+    }
+
     /// The audio clock, for whoever needs more than the figures.
     #[must_use]
     pub const fn clock(&self) -> &AudioClock {
