@@ -6,6 +6,8 @@ pub mod config;
 pub mod engine;
 pub mod listener;
 pub mod meter;
+pub mod metrics;
 pub mod protocol;
 pub mod refusal;
+pub mod slo;
 pub mod target;
