@@ -185,3 +185,178 @@ fn value(histogram: &Histogram<u32>, percentile: f64) -> Option<f64> {
     (!histogram.is_empty())
         .then(|| histogram.lowest_equivalent(histogram.value_at_percentile(percentile)) as f64 / 1000.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::Format;
+    use crate::target::Target;
+    use proptest::prelude::*;
+
+    fn start() -> Instant {
+        #[allow(clippy::disallowed_methods, reason = "an origin is needed; only differences are looked at")]
+        Instant::now()
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A synthesis within the guide's target.
+    fn good() -> Measured {
+        Measured {
+            outcome: Outcome::Ok,
+            format: Format::Wav,
+            queue_wait: Duration::ZERO,
+            ttfb: Some(Duration::from_millis(400)),
+            upstream_ttfb: Some(Duration::from_millis(400)),
+            rtf: Ok(0.5),
+            audio: seconds(4),
+            bytes: 192_044,
+            underrun: Some(false),
+            duration: seconds(2),
+        }
+    }
+
+    /// By the clauses of the guide's target: success, ttfb, rtf, underrun.
+    fn judged(code: u16, measured: &Measured) -> [Option<bool>; 4] {
+        let target = Target::default();
+        let judged: Vec<_> = target.clauses().map(|clause| judge(clause, code, measured)).collect();
+        judged.try_into().unwrap()
+    }
+
+    #[test]
+    fn a_synthesis_within_the_target_is_good_in_every_clause_up_to_the_edge() {
+        assert_eq!(judged(200, &good()), [Some(true); 4]);
+        let edge = Measured { ttfb: Some(seconds(1)), rtf: Ok(1.0), ..good() };
+        assert_eq!(judged(200, &edge), [Some(true); 4]);
+        let over = Measured {
+            ttfb: Some(seconds(1) + Duration::from_nanos(1)),
+            rtf: Ok(1.000_001),
+            underrun: Some(true),
+            ..good()
+        };
+        assert_eq!(judged(200, &over), [Some(true), Some(false), Some(false), Some(false)]);
+    }
+
+    #[test]
+    fn the_wait_for_a_slot_counts_against_ttfb() {
+        let waited = Measured { ttfb: Some(Duration::from_millis(1100)), ..good() };
+        assert_eq!(judged(200, &waited)[1], Some(false));
+    }
+
+    #[test]
+    fn the_engines_failures_are_bad_and_the_callers_own_are_no_event() {
+        let ended = |outcome| Measured { outcome, rtf: Err(Unknown::Incomplete), ..good() };
+        for outcome in [Outcome::EngineError, Outcome::EngineTimeout, Outcome::Truncated] {
+            assert_eq!(judged(200, &ended(outcome))[0], Some(false), "{outcome:?}");
+        }
+        for outcome in [Outcome::CallerGone, Outcome::Refused] {
+            assert_eq!(judged(200, &ended(outcome))[0], None, "{outcome:?}");
+        }
+        for (code, success) in [(400, None), (401, None), (422, None), (408, Some(false)), (429, Some(false))]
+        {
+            assert_eq!(judged(code, &ended(Outcome::EngineError))[0], success, "{code}");
+        }
+        for code in [500, 502, 503, 504] {
+            assert_eq!(judged(code, &ended(Outcome::EngineError))[0], Some(false), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_text_that_came_quickly_is_no_good_ttfb() {
+        let error = Measured { outcome: Outcome::EngineError, rtf: Err(Unknown::Incomplete), ..good() };
+        assert_eq!(judged(500, &error), [Some(false), None, None, None]);
+    }
+
+    #[test]
+    fn an_answer_without_audio_is_no_success() {
+        let silent = Measured { rtf: Err(Unknown::NoAudio), ttfb: None, audio: Duration::ZERO, ..good() };
+        assert_eq!(judged(200, &silent), [Some(false), None, None, None]);
+        let empty =
+            Measured { rtf: Err(Unknown::ContentType), ttfb: None, bytes: 0, underrun: None, ..good() };
+        assert_eq!(judged(200, &empty), [Some(false), None, None, None]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_counts_for_success_and_ttfb_alone() {
+        let unread = Measured { rtf: Err(Unknown::ContentType), underrun: None, ..good() };
+        assert_eq!(judged(200, &unread), [Some(true), Some(true), None, None]);
+    }
+
+    #[test]
+    fn a_window_without_samples_has_no_percentile() {
+        let window = Windows::default().view(start());
+        assert_eq!((window.ttfb_seconds(50.0), window.rtf(99.0)), (None, None));
+    }
+
+    #[test]
+    fn a_window_forgets_what_is_older_than_itself_and_nothing_younger() {
+        let start = start();
+        let mut windows = Windows::default();
+        windows.record(start, Some(seconds(1)), Some(0.5));
+        assert_eq!(windows.view(start + WINDOW).ttfb_samples(), 1);
+        assert_eq!(windows.view(start + WINDOW + SLICE).ttfb_samples(), 0);
+        assert_eq!(windows.view(start + 1000 * WINDOW).rtf_samples(), 0);
+    }
+
+    #[test]
+    fn edges_of_the_guides_target_read_as_they_are_written() {
+        let start = start();
+        let mut windows = Windows::default();
+        windows.record(start, Some(seconds(1)), Some(1.0));
+        let window = windows.view(start);
+        assert_eq!((window.ttfb_seconds(99.0), window.rtf(99.0)), (Some(1.0), Some(1.0)));
+    }
+
+    #[test]
+    fn values_beyond_the_scale_are_its_end_and_what_is_no_number_is_zero() {
+        let start = start();
+        let mut windows = Windows::default();
+        windows.record(start, Some(Duration::MAX), Some(f64::INFINITY));
+        let window = windows.view(start);
+        assert!(window.ttfb_seconds(50.0).is_some_and(|ttfb| ttfb > 119.0), "{window:?}");
+        assert!(window.rtf(50.0).is_some_and(|rtf| rtf > 119.0));
+        windows.record(start + 2 * WINDOW, None, Some(f64::NAN));
+        assert_eq!(windows.view(start + 2 * WINDOW).rtf(50.0), Some(0.0));
+    }
+
+    #[test]
+    fn a_clock_that_lags_behind_another_threads_loses_no_sample() {
+        let start = start();
+        let mut windows = Windows::default();
+        windows.record(start + WINDOW + SLICE, Some(seconds(1)), None);
+        // The same place in the ring, one round earlier.
+        windows.record(start, Some(seconds(1)), None);
+        assert_eq!(windows.view(start + WINDOW + SLICE).ttfb_samples(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_those_of_the_samples_in_the_window(
+            // Time since the sample before, and TTFB, in milliseconds: some windows forget, some do not.
+            samples in prop::collection::vec((0_u64..30_000, 1_u64..20_000), 1..200),
+            percentile in 1.0_f64..100.0,
+        ) {
+            let start = start();
+            let (mut windows, mut at, mut all) = (Windows::default(), 0, Vec::new());
+            for (gap, ttfb) in samples {
+                at += gap;
+                all.push((at, ttfb));
+                windows.record(start + Duration::from_millis(at), Some(Duration::from_millis(ttfb)), None);
+            }
+            let window = windows.view(start + Duration::from_millis(at));
+            // Slices are counted from the first sample.
+            let slice = |at: u64| (at - all[0].0) / 10_000;
+            let mut inside: Vec<_> =
+                all.iter().filter(|(then, _)| slice(at) - slice(*then) < SLICES as u64).map(|(_, ttfb)| *ttfb).collect();
+            inside.sort_unstable();
+            prop_assert_eq!(window.ttfb_samples(), inside.len() as u64);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let rank = ((percentile / 100.0 * inside.len() as f64).ceil() as usize).clamp(1, inside.len());
+            let exact = inside[rank - 1] as f64 / 1000.0;
+            let read = window.ttfb_seconds(percentile).unwrap();
+            prop_assert!(read <= exact && read >= exact * (1.0 - 1.0 / 128.0), "{} for {}", read, exact);
+        }
+    }
+}
