@@ -328,7 +328,8 @@ impl Gauges {
         for (gauge, up) in self.engine_up.iter().zip(&levels.engine_up) {
             gauge.set(f64::from(u8::from(*up)));
         }
-        for (gauge, load) in self.engine_utilization.iter().zip(&levels.engine_reported_utilization) {
+        for (index, gauge) in self.engine_utilization.iter().enumerate() {
+            let load = levels.engine_reported_utilization.get(index).copied().flatten();
             gauge.set(load.unwrap_or(f64::NAN));
         }
         self.draining.set(f64::from(u8::from(levels.draining)));
