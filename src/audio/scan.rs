@@ -249,8 +249,9 @@ impl<const N: usize> Word<N> {
 /// The first byte that `is` one. Looks at blocks first, which the compiler turns into vector code.
 pub(super) fn position(bytes: &[u8], is: impl Fn(u8) -> bool) -> Option<usize> {
     const BLOCK: usize = 64;
-    let clean =
-        bytes.chunks_exact(BLOCK).take_while(|block| !block.iter().fold(false, |any, byte| any | is(*byte)));
+    let clean = bytes
+        .chunks_exact(BLOCK)
+        .take_while(|block| block.iter().fold(0, |any, byte| any | u8::from(is(*byte))) == 0);
     let start = clean.count() * BLOCK;
     bytes[start..].iter().position(|byte| is(*byte)).map(|at| start + at)
 }
