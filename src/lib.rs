@@ -1,3 +1,4 @@
 //! The admission gate for Rime's on-prem speech engine.
 
 pub mod refusal;
+pub mod sim;
