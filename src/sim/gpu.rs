@@ -179,3 +179,6 @@ fn milliseconds(milliseconds: f64) -> Duration {
 fn to_f64(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::MAX, f64::from)
 }
+
+#[cfg(test)]
+mod tests;
