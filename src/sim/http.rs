@@ -141,7 +141,7 @@ impl Surface {
         let fate = self.dice.lock().unwrap_or_else(PoisonError::into_inner).throw();
         let production = self.worker.start(order.audio, self.witness.synthesis());
         let load = load_metrics(self.witness.counts().syntheses.running, self.capacity);
-        let mut speech = Speech::new(order, production, fate);
+        let mut speech = Box::new(Speech::new(order, production, fate));
         if (!self.early_head || fate == Fate::Error) && speech.begins().await.is_err() {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "inference failed");
         }
@@ -193,7 +193,7 @@ fn json(value: &serde_json::Value) -> Response<Reply> {
 #[derive(Debug)]
 pub(super) enum Reply {
     Whole(Option<Bytes>),
-    Speech { speech: Speech, length: Option<u64> },
+    Speech { speech: Box<Speech>, length: Option<u64> },
 }
 
 impl Body for Reply {
