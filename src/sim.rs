@@ -4,14 +4,15 @@
 //! ```
 //! use rime_gate::sim::{self, Profile, Settings};
 //!
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings { profile: Profile::named("test-fast")?, ..Settings::default() };
 //! let engine = sim::start(settings).await?;
 //! println!("POST http://{}/", engine.address());
 //! assert_eq!(engine.counts().syntheses.peak, 0);
 //! engine.stop().await;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! # }).unwrap();
+//! # Ok(())
+//! # }
 //! ```
 
 pub mod arguments;
@@ -52,6 +53,8 @@ use self::worker::Worker;
 
 /// How long [`Engine::stop`] waits for running syntheses.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// HTTP/2 streams on one connection: a gate in front may well keep only one.
+const STREAMS_MAX: u32 = 4_096;
 /// Pause after a connection could not be accepted: descriptors may be short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -266,7 +269,8 @@ async fn serve(stream: TcpStream, surface: Arc<Surface>, graceful: CancellationT
     let _ = stream.set_nodelay(true);
     let service =
         service_fn(move |request| -> BoxedAnswer { Box::pin(http::answer(surface.clone(), request)) });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(STREAMS_MAX);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // How the connection ended concerns its caller; the engine counts syntheses.

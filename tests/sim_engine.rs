@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -417,6 +417,17 @@ fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rime-gate"));
     command.args(["engine", "--listen", "127.0.0.1:0"]);
     command
+}
+
+#[test]
+fn the_command_says_where_it_listens_and_stops_when_told_to() {
+    let mut engine = command().stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(engine.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap();
+    assert!(std::net::TcpStream::connect(address).is_ok());
+    assert!(Command::new("kill").args(["-TERM", &engine.id().to_string()]).status().unwrap().success());
+    assert_eq!(engine.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -254,3 +254,45 @@ const ROUNDING: f64 = 1e-6;
 fn count(units: f64) -> u64 {
     units as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn whole(format: Format, rate: u32, audio: Duration, steps: &[Duration]) -> Vec<u8> {
+        let mut encoder = Encoder::new(format, rate, audio);
+        let mut bytes = Vec::new();
+        for produced in steps.iter().chain([&audio]) {
+            assert!(!encoder.is_finished());
+            while let Some(piece) = encoder.next(*produced) {
+                assert!(!piece.is_empty());
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        assert!(encoder.is_finished());
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_sound_is_the_same_in_whatever_steps_it_is_made(
+            rate in prop::sample::select(vec![RATE_MIN, 8_000, 11_025, 16_000, 22_050, 24_000, 44_100]),
+            audio in 200u64..6_000,
+            mut steps in prop::collection::vec(0.0..0.999f64, 0..20),
+        ) {
+            steps.sort_by(f64::total_cmp);
+            let audio = Duration::from_millis(audio);
+            let steps: Vec<Duration> = steps.iter().map(|share| audio.mul_f64(*share)).collect();
+            for format in [Format::Wav { exact: true }, Format::Wav { exact: false }, Format::Mulaw, Format::Mp3] {
+                prop_assert_eq!(whole(format, rate, audio, &steps), whole(format, rate, audio, &[]));
+            }
+            let samples = u64::from(rate) * u64::try_from(audio.as_millis()).unwrap();
+            let pcm = whole(Format::Pcm, rate, audio, &steps).len() as u64;
+            prop_assert_eq!(pcm, 2 * samples.div_ceil(1_000));
+            prop_assert_eq!(whole(Format::Wav { exact: true }, rate, audio, &[]).len() as u64, wav_bytes(rate, audio));
+        }
+    }
+}

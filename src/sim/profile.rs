@@ -363,3 +363,58 @@ fn padded(rows: u32, granularity: u32) -> u32 {
         rows.next_power_of_two().min(granularity)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_profile_is_sound_and_fits_its_own_memory() {
+        for (name, _) in BUILT_IN {
+            let profile = Profile::named(name).unwrap();
+            assert_eq!(profile.name, name);
+            assert_eq!(profile.fit(&profile.variables), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_profile_with_an_unknown_key_or_an_impossible_number_is_refused() {
+        let text = BUILT_IN[0].1;
+        assert!(Profile::from_toml(&text.replace("swap", "swop")).is_err());
+        for (sound, impossible, complaint) in [
+            ("audio_ms = 120.0", "audio_ms = 0.0", "round.audio_ms"),
+            ("jitter = 0.04", "jitter = 0.5", "round.jitter"),
+            ("latency_ms = 335.0", "latency_ms = 30.0", "frontend.latency_ms"),
+            ("swap = 0.08", "swap = nan", "generator.swap"),
+            ("generator_max_batch = 32", "generator_max_batch = 0", "GENERATOR_MAX_BATCH"),
+        ] {
+            assert!(text.contains(sound), "{sound}");
+            let error = Profile::from_toml(&text.replace(sound, impossible)).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_the_profile_and_an_empty_variable_does_not() {
+        let lookup = |name: &str| match name {
+            "GENERATOR_MAX_BATCH" => Some("64".to_owned()),
+            "GENERATOR_GPU_MEMORY_UTILIZATION" => Some("0.65".to_owned()),
+            "DECODER_MAX_BATCH" => Some(String::new()),
+            _ => None,
+        };
+        let profile = Profile::default();
+        let limits = profile.limits(&Variables::read(lookup).unwrap()).unwrap();
+        let expected =
+            Limits { generator_max_batch: 64, generator_gpu_memory_utilization: 0.65, ..profile.variables };
+        assert_eq!(limits, expected);
+        let error = Variables::read(|_| Some("many".to_owned())).unwrap_err();
+        assert_eq!(error.to_string(), r#"DECODER_MAX_BATCH="many" is not a number"#);
+    }
+
+    #[test]
+    fn batches_are_padded_to_captured_sizes() {
+        let sizes = [1, 2, 3, 5, 8, 9, 32, 33].map(|rows| padded(rows, 8));
+        assert_eq!(sizes, [1, 2, 4, 8, 8, 16, 32, 40]);
+        assert_eq!(padded(33, 1), 33);
+    }
+}
