@@ -227,3 +227,63 @@ fn whoever_is_cancelled_makes_room_at_once() {
     gpu.advance(Duration::from_secs(20), &mut outputs);
     assert_eq!((gpu.in_flight(), gpu.next_event()), (0, None));
 }
+
+/// A caller of an overloaded engine.
+struct Call {
+    start: Duration,
+    audio: Duration,
+    first: Option<Duration>,
+    heard: Duration,
+    good: bool,
+}
+
+impl Call {
+    /// Good: first byte within a second, never out of audio from then on, all of it in real time.
+    fn hear(&mut self, output: &Output) {
+        let first = *self.first.get_or_insert(output.at);
+        let elapsed = output.at - first;
+        let dry = elapsed > self.heard;
+        self.good &= first - self.start <= Duration::from_secs(1) && !dry && elapsed <= self.audio;
+        self.heard = output.produced;
+    }
+}
+
+/// The share of good calls when `rate` callers a second arrive by chance for a minute, and all are let in.
+fn good_share(profile: &str, rate: f64, seed: u64) -> f64 {
+    let mut gpu = gpu(profile, &Variables::default(), seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut arrivals = Vec::new();
+    let mut at = 0.0;
+    while at < 60.0 {
+        at -= random.random_range(f64::MIN_POSITIVE..1.0).ln() / rate;
+        arrivals.push(Duration::from_secs_f64(at));
+    }
+    let (mut calls, mut outputs) = (HashMap::new(), Vec::new());
+    for (index, now) in arrivals.iter().enumerate() {
+        gpu.advance(*now, &mut outputs);
+        let (start, audio) = (*now, text(index));
+        let call = Call { start, audio, first: None, heard: Duration::ZERO, good: true };
+        calls.insert(gpu.start(start, audio), call);
+    }
+    gpu.advance(Duration::from_secs(3_600), &mut outputs);
+    assert_eq!(gpu.in_flight(), 0);
+    for output in &outputs {
+        calls.get_mut(&output.id).unwrap().hear(output);
+    }
+    calls.values().filter(|call| call.good).count() as f64 / calls.len() as f64
+}
+
+#[test]
+fn without_a_limit_an_overload_ruins_nearly_everyone() {
+    let always_20 = run(&mut gpu("edge-20", &Variables::default(), 1), &Load::Always(20), 400);
+    let lengths = (0..400).map(|index| text(index).as_secs_f64());
+    let held: f64 = always_20.iter().zip(lengths).map(|(heard, audio)| heard.ttfb + heard.rtf * audio).sum();
+    let capacity = 20.0 * 400.0 / held;
+    let share = |load: f64| {
+        let shares = SEEDS.map(|seed| load * good_share("edge-20", capacity * load, seed));
+        shares.sum::<f64>() / 10.0
+    };
+    let [half, full, more, far_more] = [0.5, 1.0, 1.5, 3.0].map(share);
+    println!("shares of capacity: {half:.2} {full:.2} {more:.2} {far_more:.2}");
+    assert!(half > 0.49 && full < 0.75 && more < 0.2 && far_more < 0.05);
+}
