@@ -82,7 +82,11 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     println!("listening on http://{}", engine.address());
     match told_to_stop().await {
         Ok(()) => {
-            engine.stop().await;
+            // Told twice, it does not wait for what still runs.
+            tokio::select! {
+                () = engine.stop() => {}
+                _ = told_to_stop() => {}
+            }
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, 1),

@@ -5,7 +5,7 @@
 //! of audio for each; the more take part, the longer it lasts. Those that do not fit take turns, so that all
 //! fall behind together. A synthesis joins at the first round after its text was prepared.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -39,7 +39,7 @@ pub struct Gpu {
     next_id: u64,
     syntheses: HashMap<Id, Synthesis>,
     /// Texts in preparation, by the time they are ready.
-    preparing: BTreeMap<(Duration, Id), ()>,
+    preparing: BTreeSet<(Duration, Id)>,
     /// Ready and not in the running round, the longest waiting first. May hold cancelled ids.
     waiting: VecDeque<Id>,
     round: Option<RunningRound>,
@@ -68,7 +68,7 @@ impl Gpu {
             random: StdRng::seed_from_u64(seed),
             next_id: 0,
             syntheses: HashMap::new(),
-            preparing: BTreeMap::new(),
+            preparing: BTreeSet::new(),
             waiting: VecDeque::new(),
             round: None,
         }
@@ -89,7 +89,7 @@ impl Gpu {
         let others = frontend.per_other_ms * to_f64(self.syntheses.len());
         let ready = now + milliseconds(frontend.latency_ms + deviation + others);
         self.syntheses.insert(id, Synthesis { audio, rounds: 0, ready });
-        self.preparing.insert((ready, id), ());
+        self.preparing.insert((ready, id));
         id
     }
 
@@ -105,7 +105,7 @@ impl Gpu {
     pub fn next_event(&self) -> Option<Duration> {
         match &self.round {
             Some(round) => Some(round.ends),
-            None => self.preparing.keys().next().map(|(ready, _)| *ready),
+            None => self.preparing.first().map(|(ready, _)| *ready),
         }
     }
 
@@ -139,12 +139,8 @@ impl Gpu {
     }
 
     fn admit_prepared(&mut self, at: Duration) {
-        while let Some(entry) = self.preparing.first_entry() {
-            let (ready, id) = *entry.key();
-            if ready > at {
-                break;
-            }
-            entry.remove();
+        while self.preparing.first().is_some_and(|(ready, _)| *ready <= at) {
+            let Some((_, id)) = self.preparing.pop_first() else { break };
             self.waiting.push_back(id);
         }
     }
