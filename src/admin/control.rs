@@ -1,0 +1,184 @@
+//! The gate's state, read and changed while it runs.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::config::Config;
+use crate::engine::{EngineBody, Health};
+use crate::metrics::{Levels, Protocol};
+use crate::stream::Books;
+
+/// Reads the gate's levels and changes its limit.
+#[derive(Debug)]
+pub struct Control {
+    /// Slots, figures and running syntheses.
+    pub books: Arc<Books<EngineBody>>,
+    /// The engine's state.
+    pub health: Arc<Health>,
+    config: Arc<Config>,
+    connections: Arc<AtomicUsize>,
+    connections_turned_away: Arc<AtomicUsize>,
+    started: Instant,
+}
+
+/// `GET /status`. Fields are added, never changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The gate's version.
+    pub version: String,
+    /// Since the gate started.
+    pub uptime_seconds: f64,
+    /// Whether a synthesis would be admitted: the engine is up and the gate is not draining.
+    pub ready: bool,
+    /// Whether the gate is shutting down.
+    pub draining: bool,
+    /// Slots in force.
+    pub limit: u32,
+    /// Slots by the configuration.
+    pub limit_configured: u32,
+    /// Slots taken.
+    pub running: u32,
+    /// Syntheses without a slot yet.
+    pub waiting: u32,
+    /// Syntheses that may wait.
+    pub queue_max: u32,
+    /// The longest wait in force.
+    pub queue_wait_max_seconds: f64,
+    /// Since the oldest running synthesis arrived; 0 where none runs.
+    pub oldest_synthesis_age_seconds: f64,
+    /// Open connections of callers.
+    pub connections: usize,
+    /// Connections turned away since the start.
+    pub connections_turned_away: usize,
+    /// The engine behind the gate.
+    pub engine: EngineStatus,
+    /// What the target asks.
+    pub target: String,
+    /// Percentiles of late.
+    pub window: WindowStatus,
+}
+
+/// The engine, as last seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// Its name in metrics.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// What it reports of its own load (ORCA), 1.0 being full.
+    pub reported_utilization: Option<f64>,
+}
+
+/// Percentiles over the sliding window; `null` without a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowStatus {
+    /// TTFB, the wait included: median.
+    pub ttfb_p50_seconds: Option<f64>,
+    /// TTFB, the wait included: 99th percentile.
+    pub ttfb_p99_seconds: Option<f64>,
+    /// RTF: median.
+    pub rtf_p50: Option<f64>,
+    /// RTF: 99th percentile.
+    pub rtf_p99: Option<f64>,
+}
+
+impl Control {
+    /// A control over the gate's shared state.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        books: Arc<Books<EngineBody>>,
+        health: Arc<Health>,
+        connections: Arc<AtomicUsize>,
+        connections_turned_away: Arc<AtomicUsize>,
+    ) -> Self {
+        Self { books, health, config, connections, connections_turned_away, started: Instant::now() }
+    }
+
+    /// Whether a synthesis would be admitted. Full is still ready: taking a full gate out of service would send its
+    /// callers to gates that are as full.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.health.is_up() && !self.books.door.snapshot().draining
+    }
+
+    /// Changes the limit at once: growing wakes the waiting, shrinking lets the running end. Returns the limit before.
+    pub fn set_limit(&self, limit: NonZeroU32) -> u32 {
+        let before = self.books.door.snapshot().limit;
+        self.books.door.set_limit(limit.get());
+        info!(before, limit, "the limit was changed");
+        before
+    }
+
+    /// The metrics in text format 0.0.4.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let now = Instant::now();
+        let door = self.books.door.snapshot();
+        let levels = Levels {
+            limit: door.limit,
+            inflight: [(Protocol::Http, door.running)].into(),
+            queue_depth: door.waiting,
+            queue_capacity: door.queue_max,
+            oldest_synthesis_age: self.books.oldest_age(now),
+            engine_up: vec![self.health.is_up()],
+            engine_reported_utilization: vec![self.health.reported_utilization()],
+            draining: door.draining,
+        };
+        self.books.metrics.render(now.into_std(), &levels)
+    }
+
+    /// The state for a person.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now = Instant::now();
+        let door = self.books.door.snapshot();
+        let engine = &self.config.engine;
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: seconds(now - self.started),
+            ready: self.is_ready(),
+            draining: door.draining,
+            limit: door.limit,
+            limit_configured: engine.concurrency_max.get(),
+            running: door.running,
+            waiting: door.waiting,
+            queue_max: door.queue_max,
+            queue_wait_max_seconds: seconds(door.queue_wait_max),
+            oldest_synthesis_age_seconds: seconds(self.books.oldest_age(now)),
+            connections: self.connections.load(Relaxed),
+            connections_turned_away: self.connections_turned_away.load(Relaxed),
+            engine: EngineStatus {
+                name: engine.name.clone(),
+                url: engine.http.to_string(),
+                up: self.health.is_up(),
+                reported_utilization: self.health.reported_utilization(),
+            },
+            target: self.config.target.slo.to_string(),
+            window: self.window(now),
+        }
+    }
+
+    fn window(&self, now: Instant) -> WindowStatus {
+        let window = self.books.metrics.window(now.into_std());
+        WindowStatus {
+            ttfb_p50_seconds: window.ttfb_seconds(50.0),
+            ttfb_p99_seconds: window.ttfb_seconds(99.0),
+            rtf_p50: window.rtf(50.0),
+            rtf_p99: window.rtf(99.0),
+        }
+    }
+}
+
+/// To the millisecond: nobody reads more.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,97 @@
+//! The commands and their arguments: what an operator types. Each command's work is done by its own room.
+
+mod run;
+mod status;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::check;
+use crate::config::RunArguments;
+use crate::sim;
+
+/// It ran, and all is well.
+pub const DONE: u8 = 0;
+/// It ran, and the answer is no.
+pub const NO: u8 = 1;
+/// It was used in a wrong way.
+pub const WRONG_USE: u8 = 2;
+
+/// Admission gate for Rime's on-prem speech engine.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gate in front of an engine
+    Run(RunArguments),
+    /// Run the simulated engine
+    Engine(sim::Arguments),
+    /// Check a configuration file
+    Check(CheckArguments),
+    /// Show the state of a running gate
+    Status(StatusArguments),
+    /// Change the limit of a running gate
+    Limit(LimitArguments),
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The file
+    #[arg(default_value = "proxy.toml")]
+    pub file: PathBuf,
+}
+
+/// Where a running gate is reached.
+#[derive(Debug, Args)]
+pub struct AdminArguments {
+    /// The gate's admin address
+    #[arg(long, value_name = "ADDR", env = "RIME_GATE_ADMIN_ADDRESS", default_value = "127.0.0.1:9465")]
+    pub admin_address: SocketAddr,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    admin: AdminArguments,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `limit`.
+#[derive(Debug, Args)]
+pub struct LimitArguments {
+    /// Syntheses in the engine at once; without it, the limit in force is printed
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    limit: Option<u32>,
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
+/// Runs a command to its exit code.
+///
+/// # Cancel safety
+///
+/// Dropping it stops whatever the command had started.
+pub async fn execute(command: Command) -> u8 {
+    let done = match command {
+        Command::Run(arguments) => Ok(run::run(&arguments).await),
+        Command::Engine(arguments) => Ok(sim::run(arguments).await),
+        Command::Check(arguments) => Ok(check::run(&arguments.file)),
+        Command::Status(arguments) => status::show(&arguments).await,
+        Command::Limit(arguments) => status::limit(&arguments).await,
+    };
+    // Standard output is gone: whoever read it has heard enough.
+    done.unwrap_or(NO)
+}

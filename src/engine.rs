@@ -1,0 +1,187 @@
+//! Carries a request to the engine and its answer back: connections, their reuse, time-outs, and whether the engine
+//! is up. Knows nothing of admission, audio or metrics.
+
+pub mod body;
+mod health;
+mod orca;
+mod pool;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower::Service;
+
+use crate::config;
+use crate::refusal::Reason;
+use body::SendError;
+pub use body::{EngineBody, SendBody};
+pub use health::Health;
+use pool::{Pool, Sender};
+
+/// Why the engine gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No connection within `connect_timeout`.
+    #[error("cannot connect to the engine in time")]
+    ConnectTimeout,
+    /// The connection was refused, or its name has no address.
+    #[error("cannot connect to the engine")]
+    Connect(#[source] std::io::Error),
+    /// The connection ended before a response head came. The request may have reached the engine, so that it is not
+    /// sent again: Rime bills a retry as a new synthesis.
+    #[error("the engine closed the connection before it answered")]
+    Lost(#[source] hyper::Error),
+    /// No response head within `first_byte_timeout`.
+    #[error("the engine did not begin to answer in time")]
+    FirstByteTimeout,
+    /// The caller's request body broke off on its way to the engine.
+    #[error("the request body broke off")]
+    RequestBody(#[source] hyper::Error),
+}
+
+impl EngineError {
+    /// The reason that the caller is told.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::ConnectTimeout | Self::Connect(_) | Self::Lost(_) => Reason::EngineUnavailable,
+            Self::FirstByteTimeout => Reason::EngineTimeout,
+            Self::RequestBody(error) => {
+                match std::error::Error::source(error).and_then(|source| source.downcast_ref()) {
+                    Some(SendError::TooLarge) => Reason::BodyTooLarge,
+                    Some(SendError::Timeout) => Reason::BodyTimeout,
+                    Some(SendError::Read(_)) | None => Reason::BadRequest,
+                }
+            }
+        }
+    }
+}
+
+/// A tower service that sends requests to one engine over HTTP/1.1, reusing its connections.
+///
+/// A clone shares the pool. Each worker thread has a client of its own, so that a connection never changes threads.
+#[derive(Clone, Debug)]
+pub struct EngineClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    host: String,
+    port: u16,
+    connect_timeout: Duration,
+    first_byte_timeout: Duration,
+    pool: Arc<Pool>,
+    health: Arc<Health>,
+}
+
+impl EngineClient {
+    /// A client of the engine that `settings` describe; what it learns of the engine's state goes to `health`.
+    #[must_use]
+    pub fn new(settings: &config::Engine, health: Arc<Health>) -> Self {
+        let pool = Arc::new(Pool::new(settings.pool_idle_max, settings.pool_idle_timeout));
+        let inner = Inner {
+            host: settings.http.host().to_owned(),
+            port: settings.http.port(),
+            connect_timeout: settings.connect_timeout,
+            first_byte_timeout: settings.first_byte_timeout,
+            pool,
+            health,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Closes connections that were unused for `pool_idle_timeout`. Called from time to time.
+    pub fn close_idle(&self) {
+        self.inner.pool.close_idle();
+    }
+
+    /// Sends `request` and waits for the response head.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection that the request went out on: the engine sees the caller go.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] where no response head came.
+    pub async fn send(&self, request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
+        let inner = &*self.inner;
+        let result = match timeout(inner.first_byte_timeout, inner.attempt(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(EngineError::FirstByteTimeout),
+        };
+        match &result {
+            Ok(response) => inner.health.answered(response.headers()),
+            Err(EngineError::Connect(_) | EngineError::ConnectTimeout) => inner.health.unreachable(),
+            Err(_) => {}
+        }
+        result
+    }
+}
+
+impl Inner {
+    /// Tries kept connections until one takes the request, then a new one. A request is tried again only while no
+    /// byte of it was written.
+    async fn attempt(&self, mut request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
+        loop {
+            let (mut sender, reused) = match self.pool.take() {
+                Some(sender) => (sender, true),
+                None => (self.connect().await?, false),
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(response.map(|body| EngineBody::new(body, sender, Arc::clone(&self.pool))));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    _ => return Err(lost(error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Sender, EngineError> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = match timeout(self.connect_timeout, connecting).await {
+            Ok(stream) => stream.map_err(EngineError::Connect)?,
+            Err(_) => return Err(EngineError::ConnectTimeout),
+        };
+        stream.set_nodelay(true).map_err(EngineError::Connect)?;
+        let mut builder = http1::Builder::new();
+        builder.preserve_header_case(true);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        tokio::spawn(async move {
+            // How a connection ends is told to whoever waits for its answer.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+fn lost(error: hyper::Error) -> EngineError {
+    if error.is_user() { EngineError::RequestBody(error) } else { EngineError::Lost(error) }
+}
+
+impl Service<Request<SendBody>> for EngineClient {
+    type Response = Response<EngineBody>;
+    type Error = EngineError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, EngineError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<SendBody>) -> Self::Future {
+        let client = self.clone();
+        Box::pin(async move { client.send(request).await })
+    }
+}

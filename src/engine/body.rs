@@ -1,0 +1,158 @@
+//! The two bodies of an exchange with the engine: what is sent, and what comes back on a connection that is
+//! kept for the next request once the answer was read to its end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::pool::{Pool, Sender};
+
+/// What is sent to the engine.
+#[derive(Debug)]
+pub enum SendBody {
+    /// A body that was read before the request was admitted; `None` once it is sent, or where there is none.
+    Whole(Option<Bytes>),
+    /// A body that is still arriving.
+    Streamed(Streamed),
+    /// A body that passes through untouched and unbounded.
+    PassThrough(Incoming),
+}
+
+/// The part of a body that was read ahead, then the rest as it comes.
+#[derive(Debug)]
+pub struct Streamed {
+    /// Read before admission; sent first.
+    pub ahead: std::collections::VecDeque<Frame<Bytes>>,
+    /// Still to come; `None` once its end was seen.
+    pub rest: Option<Incoming>,
+    /// How many bytes of `rest` may still come.
+    pub left: usize,
+    /// When the rest must have come.
+    pub deadline: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// Why a streamed request body ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The caller's connection failed.
+    #[error("cannot read the request body")]
+    Read(#[source] hyper::Error),
+    /// Longer than `body_bytes_max`.
+    #[error("the request body is too large")]
+    TooLarge,
+    /// Not complete within `body_timeout`.
+    #[error("the request body did not arrive in time")]
+    Timeout,
+}
+
+impl Body for SendBody {
+    type Data = Bytes;
+    type Error = SendError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed(streamed) => streamed.poll_frame(cx),
+            Self::PassThrough(body) => Pin::new(body).poll_frame(cx).map_err(SendError::Read),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed(streamed) => {
+                streamed.ahead.is_empty() && streamed.rest.as_ref().is_none_or(Body::is_end_stream)
+            }
+            Self::PassThrough(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(
+                bytes.as_ref().map_or(0, |bytes| bytes.len().try_into().unwrap_or(u64::MAX)),
+            ),
+            // Its length, where known, stands in the caller's own Content-Length.
+            Self::Streamed(_) => SizeHint::default(),
+            Self::PassThrough(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Streamed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        if let Some(frame) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(rest).poll_frame(cx) else {
+            return self.deadline.as_mut().poll(cx).map(|()| Some(Err(SendError::Timeout)));
+        };
+        let Some(frame) = frame else { return Poll::Ready(None) };
+        let frame = frame.map_err(SendError::Read)?;
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(left) = self.left.checked_sub(bytes) else {
+            return Poll::Ready(Some(Err(SendError::TooLarge)));
+        };
+        self.left = left;
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+/// The engine's answer. Read to its end, it gives its connection back; dropped before, it closes the connection, which
+/// is how the engine learns that nobody listens any more.
+#[derive(Debug)]
+pub struct EngineBody {
+    incoming: Incoming,
+    lease: Option<(Sender, Arc<Pool>)>,
+}
+
+impl EngineBody {
+    pub(super) fn new(incoming: Incoming, sender: Sender, pool: Arc<Pool>) -> Self {
+        let mut body = Self { incoming, lease: Some((sender, pool)) };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        body
+    }
+
+    fn give_back(&mut self) {
+        if let Some((sender, pool)) = self.lease.take() {
+            pool.give(sender);
+        }
+    }
+}
+
+impl Body for EngineBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) if !self.incoming.is_end_stream() => {}
+            Poll::Ready(None | Some(Ok(_))) => self.give_back(),
+            Poll::Ready(Some(Err(_))) => self.lease = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,95 @@
+//! Whether the engine is up, by what answers say and by asking while none come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use super::{EngineClient, SendBody, orca};
+use crate::config;
+
+/// What is read of a health answer's body.
+const PROBE_BODY_BYTES_MAX: usize = 65_536;
+
+/// The engine's state, as last seen. Shared by every worker.
+#[derive(Debug)]
+pub struct Health {
+    up: AtomicBool,
+    /// Bits of the utilization; NaN until the engine reports one.
+    utilization: AtomicU64,
+}
+
+impl Default for Health {
+    /// Down until seen.
+    fn default() -> Self {
+        Self { up: AtomicBool::new(false), utilization: AtomicU64::new(f64::NAN.to_bits()) }
+    }
+}
+
+impl Health {
+    /// Whether the engine would serve a synthesis.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Relaxed)
+    }
+
+    /// What the engine last reported of its own load (ORCA), 1.0 being full.
+    #[must_use]
+    pub fn reported_utilization(&self) -> Option<f64> {
+        Some(f64::from_bits(self.utilization.load(Relaxed))).filter(|utilization| !utilization.is_nan())
+    }
+
+    pub(super) fn answered(&self, headers: &HeaderMap) {
+        if let Some(utilization) = orca::utilization(headers) {
+            self.utilization.store(utilization.to_bits(), Relaxed);
+        }
+    }
+
+    pub(super) fn unreachable(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, up: bool) {
+        if self.up.load(Relaxed) == up || self.up.swap(up, Relaxed) == up {
+            return;
+        }
+        if up {
+            info!("the engine is up");
+        } else {
+            warn!("the engine is down");
+        }
+    }
+
+    /// Asks the engine for its health every `health_interval`, for ever: any answer below 500 means up.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it stops the asking; the last state stays.
+    pub async fn watch(self: Arc<Self>, settings: config::Engine) {
+        // A client of its own: a probe must not take a connection from a synthesis.
+        let client = EngineClient::new(&settings, Arc::clone(&self));
+        let mut ticks = interval(settings.health_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            client.close_idle();
+            let request = Request::get(settings.health_path.as_str())
+                .header(header::HOST, settings.http.authority().as_str())
+                .body(SendBody::Whole(None));
+            let Ok(request) = request else { return };
+            let status = timeout(settings.health_timeout, ask(&client, request)).await.ok().flatten();
+            self.set(status.is_some_and(|status| status < StatusCode::INTERNAL_SERVER_ERROR));
+        }
+    }
+}
+
+/// The status of the engine's answer, its body read so that the connection can be used again.
+async fn ask(client: &EngineClient, request: Request<SendBody>) -> Option<StatusCode> {
+    let response = client.send(request).await.ok()?;
+    let status = response.status();
+    let _ = Limited::new(response.into_body(), PROBE_BODY_BYTES_MAX).collect().await;
+    Some(status)
+}

@@ -1,0 +1,309 @@
+//! One caller's connection: which HTTP it speaks, serving it, and closing it when silence on it has lasted too long.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+use tracing::debug;
+
+use super::watch::{Serving, Verdict, Watch, Watchdog};
+use crate::config::Limits;
+use crate::protocol::headers::Peer;
+
+/// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is read at most to learn which HTTP a caller speaks; the parser gets it all.
+const FIRST_READ_BYTES_MAX: usize = 4096;
+
+/// The header limit that the HTTP/1 parser holds on its stack; any other is allocated for each request.
+const HEADERS_MAX_INLINE: usize = 100;
+
+/// Requests that one HTTP/2 connection may have under way.
+const HTTP2_STREAMS_MAX: u32 = 1024;
+
+/// Bytes of an answer that wait for an HTTP/2 caller's window before the engine is no longer read.
+const HTTP2_SEND_BYTES_MAX: usize = 65_536;
+
+/// How often an HTTP/2 caller is asked whether it is still there.
+const HTTP2_PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Serves one connection to its end.
+///
+/// # Cancel safety
+///
+/// Dropping it closes the connection; requests on it are dropped, and give back what they hold.
+pub(super) async fn serve<S, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    limits: Arc<Limits>,
+    drain: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let watch = Arc::new(Watch::new(Instant::now().into_std()));
+    let Some((version, io)) = sniff(stream, &watch, &limits, &drain).await else { return };
+    let serving = Arc::clone(&watch);
+    let caller = Peer::new(peer);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        let serving = serving.request();
+        let answer = service.clone().oneshot(request);
+        async move { answer.await.map(|response| response.map(|body| Served { body, _serving: serving })) }
+    });
+    let result = match version {
+        Version::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder
+                .preserve_header_case(true)
+                .header_read_timeout(None)
+                .max_header_size(limits.head_bytes_max);
+            if limits.headers_max != HEADERS_MAX_INLINE {
+                builder.max_headers(limits.headers_max);
+            }
+            let mut connection = pin!(builder.serve_connection(io, service));
+            attend(
+                connection.as_mut(),
+                hyper::server::conn::http1::Connection::graceful_shutdown,
+                &watch,
+                &limits,
+                &drain,
+            )
+            .await
+        }
+        Version::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(HTTP2_STREAMS_MAX)
+                .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+                .max_header_list_size(limits.head_bytes_max.try_into().unwrap_or(u32::MAX))
+                .keep_alive_interval(HTTP2_PING_INTERVAL);
+            let mut connection = pin!(builder.serve_connection(io, service));
+            attend(
+                connection.as_mut(),
+                hyper::server::conn::http2::Connection::graceful_shutdown,
+                &watch,
+                &limits,
+                &drain,
+            )
+            .await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%peer, error = &error as &dyn std::error::Error, "a connection failed");
+    }
+}
+
+/// Runs a connection until it ends or has been silent for too long; asks it to end when the gate drains.
+async fn attend<C>(
+    mut connection: Pin<&mut C>,
+    shut_down: impl Fn(Pin<&mut C>),
+    watch: &Watch,
+    limits: &Limits,
+    drain: &CancellationToken,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut dog = Watchdog::new(limits);
+    let mut alarm = pin!(sleep_until(Instant::now() + limits.header_timeout));
+    let mut draining = pin!(drain.cancelled());
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return result,
+            () = draining.as_mut(), if !asked => {
+                asked = true;
+                shut_down(connection.as_mut());
+            }
+            () = alarm.as_mut() => match dog.look(watch, Instant::now().into_std()) {
+                Verdict::LookAgain(at) => alarm.as_mut().reset(at.into()),
+                Verdict::Close(reason) => {
+                    debug!(reason, "closing a connection");
+                    return Ok(());
+                }
+            },
+        }
+    }
+}
+
+/// Which HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    /// By prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
+/// Reads a connection's first bytes and tells which HTTP they begin. `None` where there is nothing to serve: the
+/// caller closed, sent nothing within the idle timeout or half a preface within the header timeout, or the gate drains.
+async fn sniff(
+    mut stream: TcpStream,
+    watch: &Arc<Watch>,
+    limits: &Limits,
+    drain: &CancellationToken,
+) -> Option<(Version, CallerIo)> {
+    let mut seen = BytesMut::new();
+    let reading = async {
+        loop {
+            let read = poll_fn(|cx| read_some(&mut stream, &mut seen, cx)).await.ok()?;
+            if watch.expects_head() {
+                watch.head_began(Instant::now().into_std());
+            }
+            if read == 0 && seen.is_empty() {
+                return None;
+            }
+            let undecided = seen.len() < PREFACE.len() && PREFACE.starts_with(&seen);
+            if read == 0 || !undecided {
+                return Some(if seen.starts_with(PREFACE) { Version::Http2 } else { Version::Http1 });
+            }
+        }
+    };
+    let waiting = async {
+        let mut dog = Watchdog::new(limits);
+        while let Verdict::LookAgain(at) = dog.look(watch, Instant::now().into_std()) {
+            sleep_until(at.into()).await;
+        }
+    };
+    let version = tokio::select! {
+        biased;
+        version = reading => version?,
+        () = waiting => return None,
+        () = drain.cancelled() => return None,
+    };
+    Some((version, CallerIo { first: seen.freeze(), stream: TokioIo::new(stream), watch: Arc::clone(watch) }))
+}
+
+fn read_some(stream: &mut TcpStream, seen: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    // On the stack of this call: a buffer in the connection's own state would stay with it for life.
+    let mut space = [MaybeUninit::uninit(); FIRST_READ_BYTES_MAX];
+    let mut space = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(stream).poll_read(cx, &mut space))?;
+    seen.extend_from_slice(space.filled());
+    Poll::Ready(Ok(space.filled().len()))
+}
+
+/// A caller's socket, the bytes that were read to learn its protocol put back in front.
+#[derive(Debug)]
+struct CallerIo {
+    first: Bytes,
+    stream: TokioIo<TcpStream>,
+    watch: Arc<Watch>,
+}
+
+impl Read for CallerIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.first.is_empty() {
+            let length = this.first.len().min(buf.remaining());
+            buf.put_slice(&this.first[..length]);
+            this.first.advance(length);
+            if this.first.is_empty() {
+                // An emptied slice would hold its allocation for the connection's life.
+                this.first = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if this.watch.expects_head() {
+            this.watch.head_began(Instant::now().into_std());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl CallerIo {
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(_) => self.watch.wrote(),
+            Poll::Pending => self.watch.write_blocked(),
+        }
+        written
+    }
+}
+
+impl Write for CallerIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+pin_project! {
+    /// An answer's body; its request counts as being served until this is dropped.
+    struct Served<B> {
+        #[pin]
+        body: B,
+        _serving: Serving,
+    }
+}
+
+impl<B: Body> Body for Served<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,174 @@
+//! A request's way through the gate: recognise, admit, engine, meter, answer. Start reading here.
+//!
+//! ```text
+//! request id ─ trace ─ Relay ─┬─ pass-through ──────────────────────── engine client ─ engine
+//!                             └─ Upload ─ Metering ─ Admission ──────── engine client ─ engine
+//! ```
+//!
+//! Every box is a tower layer over the next. [`Relay`] looks at the head and takes one of two ways. A synthesis' body
+//! is read by [`Upload`](upload::Upload) before anything is decided, so that a slow caller holds no slot; then
+//! [`Metering`](metering::Metering) notes the time, [`Admission`](crate::admission::layer) waits for a slot or
+//! refuses, and the engine's answer comes back as a [`Metered`](crate::stream::Metered) body that holds the slot until the sound ends.
+
+pub mod answer;
+pub mod metering;
+pub mod upload;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tower::{Service, ServiceBuilder};
+use tower_http::classify::{NeverClassifyEos, ServerErrorsFailureClass};
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::trace::{ResponseBody, TraceLayer};
+use tracing::{Span, debug_span};
+
+use crate::admission::AdmissionLayer;
+use crate::config::{Config, Listener};
+use crate::engine::{EngineBody, EngineClient, SendBody};
+use crate::protocol::headers::{self, Forwarding, Peer};
+use crate::protocol::{self, Kind};
+use crate::refusal::Refusal;
+use crate::stream::Books;
+use answer::Body;
+use metering::MeteringLayer;
+use upload::UploadLayer;
+
+mod request_id;
+
+/// What the relay does to every request alike.
+#[derive(Debug)]
+struct Settings {
+    synthesis_paths: Vec<String>,
+    forwarding: Forwarding,
+    stall_timeout: Duration,
+    status_when_full: u16,
+}
+
+/// The whole stack over one engine client, for one listener on one worker.
+pub fn stack(
+    config: &Config,
+    listener: &Listener,
+    books: &Arc<Books<EngineBody>>,
+    engine: &EngineClient,
+) -> impl Service<Request<Incoming>, Response = Response<TracedBody>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static
++ use<> {
+    let forwarding = &config.forwarding;
+    let settings = Arc::new(Settings {
+        synthesis_paths: listener.synthesis_paths.clone(),
+        forwarding: Forwarding {
+            x_forwarded: forwarding.forwarded_headers.x_forwarded(),
+            forwarded: forwarding.forwarded_headers.forwarded(),
+            trust_incoming: forwarding.trust_incoming,
+            via: forwarding.via.as_deref().and_then(Forwarding::via_of),
+        },
+        stall_timeout: config.engine.stall_timeout,
+        status_when_full: config.admission.status_when_full.code(),
+    });
+    let synthesis = ServiceBuilder::new()
+        .layer(UploadLayer::new(&config.limits))
+        .layer(MeteringLayer::new(Arc::clone(books), config.target.client_buffer))
+        .layer(AdmissionLayer::new(books.door.clone()).cancel_linger(config.engine.cancel_linger))
+        .service(engine.clone());
+    let request_id = &forwarding.request_id_header;
+    ServiceBuilder::new()
+        .layer(SetRequestIdLayer::new(request_id.clone(), request_id::Ids::default()))
+        .layer(PropagateRequestIdLayer::new(request_id.clone()))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_request(())
+                .on_response(())
+                .on_body_chunk(())
+                .on_eos(())
+                .on_failure(()),
+        )
+        .service(Relay { settings, pass: engine.clone(), synthesis })
+}
+
+/// An answer's body as it leaves the stack.
+pub type TracedBody = ResponseBody<Body, NeverClassifyEos<ServerErrorsFailureClass>, (), (), ()>;
+
+fn span(request: &Request<Incoming>) -> Span {
+    let id = request.extensions().get::<tower_http::request_id::RequestId>();
+    let id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    debug_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+/// Tells syntheses from the rest, and settles the headers of both ways.
+#[derive(Clone, Debug)]
+pub struct Relay<S> {
+    settings: Arc<Settings>,
+    pass: EngineClient,
+    synthesis: S,
+}
+
+impl<S> Service<Request<Incoming>> for Relay<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Nothing below holds anything before it is called.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let mut relay = self.clone();
+        Box::pin(async move { Ok(relay.serve(request).await) })
+    }
+}
+
+impl<S> Relay<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal>,
+{
+    async fn serve(&mut self, mut request: Request<Incoming>) -> Response<Body> {
+        let caller = request.version();
+        let served = match self.to_engine(&mut request) {
+            Ok(Kind::Synthesis) => self.synthesis.call(request).await,
+            Ok(Kind::PassThrough) => self.pass_through(request).await,
+            Err(bad) => return answer::bad_request(&bad),
+        };
+        match served {
+            Ok(mut response) => {
+                headers::to_caller(&mut response, caller);
+                response
+            }
+            Err(refusal) => answer::refusal(&refusal, self.settings.status_when_full),
+        }
+    }
+
+    fn to_engine(&self, request: &mut Request<Incoming>) -> Result<Kind, headers::BadHead> {
+        let settings = &self.settings;
+        let kind = protocol::recognise(request.method(), request.uri().path(), &settings.synthesis_paths);
+        let peer = request.extensions_mut().remove::<Peer>().unwrap_or_default();
+        headers::to_engine(request, &peer, &settings.forwarding)?;
+        Ok(kind)
+    }
+
+    /// Health, voices and all else that is no synthesis: never queued, never counted.
+    async fn pass_through(&mut self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        match self.pass.send(request.map(SendBody::PassThrough)).await {
+            Ok(response) => Ok(response.map(|body| Body::pass_through(body, self.settings.stall_timeout))),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a request was not passed through");
+                Err(Refusal::new(error.reason()))
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The body that carries the sound: the engine's bytes, the meter that times them and the permit that pays for them,
+//! ended together and exactly once. Decides when a stream has stood still for too long. Alters no byte.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use slab::Slab;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::admission::{Door, Permit};
+use crate::meter::{Measured, Meter, Outcome};
+use crate::metrics::{Metrics, Model, Protocol};
+
+/// Where every synthesis is written down: the slots, the figures and the list of those that run.
+#[derive(Debug)]
+pub struct Books<B> {
+    /// Where slots come from.
+    pub door: Door,
+    /// Where figures go.
+    pub metrics: Arc<Metrics>,
+    /// How long a slot stays taken after a synthesis was cancelled: the engine works on until it notices.
+    pub cancel_linger: Duration,
+    running: Mutex<Slab<Arc<Live<B>>>>,
+}
+
+/// Whose synthesis it is, as far as the figures tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels {
+    /// What the caller speaks.
+    pub protocol: Protocol,
+    /// The model asked for.
+    pub model: Model,
+    /// The status code that the caller was answered with.
+    pub code: u16,
+}
+
+/// How long a stream may stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct StallTimeouts {
+    /// The engine sends nothing.
+    pub engine: Duration,
+    /// The caller takes nothing.
+    pub caller: Duration,
+}
+
+/// Why a metered stream ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError<E> {
+    /// The engine's answer broke off.
+    #[error("the engine's answer broke off")]
+    Engine(#[source] E),
+    /// Nobody sent or took anything for too long.
+    #[error("the stream stood still for too long")]
+    Stalled,
+}
+
+/// One running synthesis, reached by its stream and by the sweep over all of them.
+#[derive(Debug)]
+struct Live<B> {
+    state: Mutex<Option<State<B>>>,
+}
+
+#[derive(Debug)]
+struct State<B> {
+    /// Before the permit: the cancel goes out before the slot comes back.
+    body: B,
+    permit: Permit,
+    meter: Meter,
+    labels: Labels,
+    arrived: Instant,
+    key: usize,
+    waits_for: Side,
+    /// Since which sweep nothing has moved.
+    still_since: Option<Instant>,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Engine,
+    Caller,
+}
+
+impl<B> Live<B> {
+    fn lock(&self) -> MutexGuard<'_, Option<State<B>>> {
+        // A panic while a chunk was metered leaves figures, not the slot, in doubt.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> Books<B> {
+    /// Empty books.
+    #[must_use]
+    pub fn new(door: Door, metrics: Arc<Metrics>, cancel_linger: Duration) -> Self {
+        Self { door, metrics, cancel_linger, running: Mutex::new(Slab::new()) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Slab<Arc<Live<B>>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The age of the synthesis that has been known for longest, from its arrival.
+    #[must_use]
+    pub fn oldest_age(&self, now: Instant) -> Duration {
+        let running = self.running();
+        let arrivals = running.iter().filter_map(|(_, live)| live.lock().as_ref().map(|state| state.arrived));
+        arrivals.min().map_or(Duration::ZERO, |arrived| now - arrived)
+    }
+
+    /// Ends every stream that has stood still for too long, and gives back its slot. A stream whose caller stopped
+    /// reading is polled by nobody: that is why it is not left to the stream itself.
+    pub fn sweep(&self, now: Instant, timeouts: StallTimeouts) {
+        let all: Vec<_> = self.running().iter().map(|(_, live)| Arc::clone(live)).collect();
+        for live in all {
+            let mut state = live.lock();
+            let Some(stalled) = state.as_mut().and_then(|state| state.stalled(now, timeouts)) else {
+                continue;
+            };
+            let ended = state.take();
+            drop(state);
+            if let Some(ended) = ended {
+                self.end(ended, now, stalled);
+            }
+        }
+    }
+
+    /// Sweeps for ever, eight times in the shorter time-out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the sweeping and nothing else.
+    pub async fn keep_sweeping(self: Arc<Self>, timeouts: StallTimeouts) {
+        let period = (timeouts.engine.min(timeouts.caller) / 8).clamp(SWEEP_PERIOD_MIN, SWEEP_PERIOD_MAX);
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.sweep(ticks.tick().await, timeouts);
+        }
+    }
+
+    /// The one place where a synthesis that was let in ends.
+    fn end(&self, state: State<B>, now: Instant, outcome: Outcome) {
+        let State { body, permit, meter, labels, key, waker, .. } = state;
+        drop(body);
+        self.running().remove(key);
+        let measured = meter.end(now.into_std(), outcome);
+        self.settle(permit, outcome);
+        self.written(now, labels, &measured);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Gives a slot back: at once where the engine has ended, after the linger where it may still be at work.
+    pub fn settle(&self, permit: Permit, outcome: Outcome) {
+        match outcome {
+            Outcome::CallerGone | Outcome::EngineTimeout => permit.release_after(self.cancel_linger),
+            Outcome::Ok | Outcome::Refused | Outcome::EngineError | Outcome::Truncated => drop(permit),
+        }
+    }
+
+    /// Writes down a synthesis that has ended.
+    pub fn written(&self, now: Instant, labels: Labels, measured: &Measured) {
+        self.metrics.finished(now.into_std(), labels.protocol, labels.model, labels.code, measured);
+        tracing::debug!(
+            protocol = labels.protocol.label(),
+            code = labels.code,
+            outcome = measured.outcome.label(),
+            waited = ?measured.queue_wait,
+            ttfb = ?measured.ttfb,
+            rtf = measured.rtf.ok(),
+            audio = ?measured.audio,
+            "a synthesis ended"
+        );
+    }
+}
+
+const SWEEP_PERIOD_MIN: Duration = Duration::from_millis(10);
+const SWEEP_PERIOD_MAX: Duration = Duration::from_secs(1);
+
+impl<B> State<B> {
+    fn stalled(&mut self, now: Instant, timeouts: StallTimeouts) -> Option<Outcome> {
+        let (timeout, outcome) = match self.waits_for {
+            Side::Engine => (timeouts.engine, Outcome::EngineTimeout),
+            Side::Caller => (timeouts.caller, Outcome::CallerGone),
+        };
+        let since = *self.still_since.get_or_insert(now);
+        (now - since >= timeout).then_some(outcome)
+    }
+
+    fn moved(&mut self, waits_for: Side) {
+        self.waits_for = waits_for;
+        self.still_since = None;
+    }
+}
+
+/// An engine's answer on its way to the caller.
+#[derive(Debug)]
+pub struct Metered<B> {
+    books: Arc<Books<B>>,
+    live: Arc<Live<B>>,
+    ended: bool,
+}
+
+impl<B> Metered<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Takes charge of an answer that began: from here on the permit lasts as long as the sound. `arrived` is when
+    /// the synthesis arrived.
+    #[must_use]
+    pub fn new(
+        books: &Arc<Books<B>>,
+        body: B,
+        permit: Permit,
+        meter: Meter,
+        labels: Labels,
+        arrived: Instant,
+    ) -> Self {
+        let at_its_end = body.is_end_stream();
+        let mut running = books.running();
+        let entry = running.vacant_entry();
+        let state = State {
+            body,
+            permit,
+            meter,
+            labels,
+            arrived,
+            key: entry.key(),
+            waits_for: Side::Engine,
+            still_since: None,
+            waker: None,
+        };
+        let live = Arc::new(Live { state: Mutex::new(Some(state)) });
+        entry.insert(Arc::clone(&live));
+        drop(running);
+        let mut metered = Self { books: Arc::clone(books), live, ended: false };
+        if at_its_end {
+            metered.end(labels.outcome());
+        }
+        metered
+    }
+
+    /// Ends the synthesis, unless the sweep has.
+    fn end(&mut self, outcome: Outcome) {
+        self.ended = true;
+        let state = self.live.lock().take();
+        if let Some(state) = state {
+            // Whoever polls the stream is here already.
+            self.books.end(State { waker: None, ..state }, Instant::now(), outcome);
+        }
+    }
+}
+
+impl Labels {
+    /// What an answer comes to that the engine ended in its own way.
+    const fn outcome(&self) -> Outcome {
+        if self.code < 400 { Outcome::Ok } else { Outcome::EngineError }
+    }
+}
+
+impl<B> State<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Takes what the engine has sent. The second value says how the synthesis ended, where it has.
+    #[allow(clippy::type_complexity)]
+    fn poll(
+        &mut self,
+        books: &Books<B>,
+        cx: &mut Context<'_>,
+    ) -> (Poll<Option<Result<Frame<Bytes>, B::Error>>>, Option<Outcome>) {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let ended = match &polled {
+            Poll::Pending => {
+                self.moved(Side::Engine);
+                if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    self.waker = Some(cx.waker().clone());
+                }
+                None
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.moved(Side::Caller);
+                if let Some(bytes) = frame.data_ref() {
+                    self.heard(books, bytes);
+                }
+                self.body.is_end_stream().then(|| self.labels.outcome())
+            }
+            Poll::Ready(Some(Err(_))) => Some(Outcome::Truncated),
+            Poll::Ready(None) => Some(self.labels.outcome()),
+        };
+        (polled, ended)
+    }
+
+    fn heard(&mut self, books: &Books<B>, bytes: &[u8]) {
+        let silent = self.meter.upstream_ttfb().is_none();
+        if let Some(gap) = self.meter.heard(Instant::now().into_std(), bytes) {
+            books.metrics.chunk_gap(self.labels.protocol, gap);
+        }
+        if silent
+            && self.labels.code < 400
+            && let Some(ttfb) = self.meter.upstream_ttfb()
+        {
+            books.door.observe_upstream_ttfb(ttfb);
+        }
+    }
+}
+
+impl<B> Body for Metered<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = StreamError<B::Error>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let mut state = this.live.lock();
+        let Some(live) = state.as_mut() else {
+            drop(state);
+            this.ended = true;
+            return Poll::Ready(Some(Err(StreamError::Stalled)));
+        };
+        let (polled, outcome) = live.poll(&this.books, cx);
+        drop(state);
+        if let Some(outcome) = outcome {
+            this.end(outcome);
+        }
+        polled.map_err(StreamError::Engine)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.live.lock().as_ref().map_or_else(|| SizeHint::with_exact(0), |state| state.body.size_hint())
+    }
+}
+
+impl<B> Drop for Metered<B> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let state = self.live.lock().take();
+        if let Some(state) = state {
+            self.books.end(State { waker: None, ..state }, Instant::now(), Outcome::CallerGone);
+        }
+    }
+}
