@@ -8,4 +8,5 @@ pub mod listener;
 pub mod meter;
 pub mod protocol;
 pub mod refusal;
+pub mod sim;
 pub mod target;
