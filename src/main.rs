@@ -1,19 +1,17 @@
-//! The binary's door.
+//! The binary's door: arguments in, exit code out.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use rime_gate::sim::arguments::{self, Arguments};
+use rime_gate::cli::{self, Cli, WRONG_USE};
 
-#[derive(Debug, Parser)]
-enum Command {
-    /// Run a simulated Rime engine
-    Engine(Arguments),
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Command::parse() {
-        Command::Engine(arguments) => arguments::run(arguments).await,
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => ExitCode::from(runtime.block_on(cli::execute(cli.command))),
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            ExitCode::from(WRONG_USE)
+        }
     }
 }

@@ -1,0 +1,355 @@
+//! The handles behind every label combination, resolved once. Decides nothing about what counts.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry,
+};
+
+use super::families::{self as family, Family};
+use super::{CODE_CALLER_GONE, Levels, Model, OTHER_MODEL, Protocol, Settings};
+use crate::audio::{Format, Unknown};
+use crate::meter::{Measured, Outcome};
+use crate::refusal::Reason;
+use crate::slo::{self, Window};
+use crate::target::{Clause, Target};
+
+/// Percentiles of the windows.
+const PERCENTILES: [(f64, &str); 3] = [(50.0, "50"), (90.0, "90"), (99.0, "99")];
+
+/// Status codes with handles of their own. Another is looked up by its label when it is seen.
+const CODES: [u16; 16] = [200, 400, 401, 403, 404, 408, 413, 422, 429, 499, 500, 501, 502, 503, 504, 529];
+
+/// What came of a wait: the `outcome` label of the waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Waited {
+    Admitted,
+    Refused,
+    CallerGone,
+}
+
+impl Waited {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Admitted, "admitted"), (Self::Refused, "refused"), (Self::CallerGone, "caller_gone")];
+}
+
+/// Counters and histograms. Arrays are indexed by the enums' own order.
+#[derive(Debug)]
+pub(super) struct Children {
+    requests: IntCounterVec,
+    protocols: [OfProtocol; Protocol::ALL.len()],
+    waits: [Histogram; Waited::ALL.len()],
+    rtf_unknown: [IntCounter; Unknown::ALL.len()],
+    clauses: Vec<OfClause>,
+}
+
+#[derive(Debug)]
+struct OfProtocol {
+    models: Vec<OfModel>,
+    refusals: [IntCounter; Reason::ALL.len()],
+    durations: [Histogram; Outcome::ALL.len()],
+    chunk_gap: Histogram,
+    underruns: IntCounter,
+}
+
+#[derive(Debug)]
+struct OfModel {
+    name: String,
+    /// Only what was seen, or what the gate itself can bring about, is a series.
+    requests: [[OnceLock<IntCounter>; CODES.len()]; Outcome::ALL.len()],
+    ttfb: Histogram,
+    upstream_ttfb: Histogram,
+    rtf: Histogram,
+    audio_seconds: [Counter; Format::ALL.len()],
+    audio_bytes: [IntCounter; Format::ALL.len()],
+}
+
+#[derive(Debug)]
+struct OfClause {
+    clause: Clause,
+    events: IntCounter,
+    good: IntCounter,
+}
+
+impl Children {
+    pub(super) fn new(registry: &Registry, models: &[String], settings: &Settings) -> Self {
+        let target = &settings.target;
+        let requests = counters(registry, &family::REQUESTS);
+        let refusals = counters(registry, &family::REFUSALS);
+        let durations = histograms(registry, &family::DURATION, target);
+        let gaps = histograms(registry, &family::CHUNK_GAP, target);
+        let underruns = counters(registry, &family::UNDERRUNS);
+        let waits = histograms(registry, &family::QUEUE_WAIT, target);
+        let unknown = counters(registry, &family::RTF_UNKNOWN);
+        let of_model = OfModels::new(registry, target);
+        let protocols = Protocol::ALL.map(|protocol| {
+            let label = protocol.label();
+            OfProtocol {
+                models: models
+                    .iter()
+                    .map(String::as_str)
+                    .chain([OTHER_MODEL])
+                    .map(|model| of_model.child(label, model))
+                    .collect(),
+                refusals: Reason::ALL
+                    .map(|reason| refusals.with_label_values(&[label, reason.answer().label])),
+                durations: Outcome::ALL.map(|outcome| durations.with_label_values(&[label, outcome.label()])),
+                chunk_gap: gaps.with_label_values(&[label]),
+                underruns: underruns.with_label_values(&[label]),
+            }
+        });
+        let children = Self {
+            requests,
+            protocols,
+            waits: Waited::ALL.map(|(_, label)| waits.with_label_values(&[label])),
+            rtf_unknown: Unknown::ALL.map(|why| unknown.with_label_values(&[why.label()])),
+            clauses: clauses(registry, target),
+        };
+        children.begin_at_zero(settings.status_when_full);
+        children
+    }
+
+    /// The combinations that the gate itself brings about. What else an engine answers appears when it is seen.
+    fn begin_at_zero(&self, status_when_full: u16) {
+        let seen = [
+            (Outcome::Ok, 200),
+            (Outcome::Refused, status_when_full),
+            (Outcome::Refused, Reason::Draining.answer().http),
+            (Outcome::CallerGone, 200),
+            (Outcome::CallerGone, CODE_CALLER_GONE),
+            (Outcome::EngineError, Reason::EngineUnavailable.answer().http),
+            (Outcome::EngineTimeout, 200),
+            (Outcome::EngineTimeout, Reason::EngineTimeout.answer().http),
+            (Outcome::Truncated, 200),
+        ];
+        for protocol in Protocol::ALL {
+            for model in &self.protocols[protocol as usize].models {
+                for (outcome, code) in seen {
+                    self.request(protocol, model, code, outcome, 0);
+                }
+            }
+        }
+    }
+
+    pub(super) fn ended(
+        &self,
+        protocol: Protocol,
+        model: Model,
+        code: u16,
+        outcome: Outcome,
+        duration: Duration,
+    ) {
+        let of = &self.protocols[protocol as usize];
+        self.request(protocol, of.model(model), code, outcome, 1);
+        of.durations[outcome as usize].observe(duration.as_secs_f64());
+    }
+
+    fn request(&self, protocol: Protocol, model: &OfModel, code: u16, outcome: Outcome, count: u64) {
+        let labelled = || {
+            // Three digits as RFC 9110 section 15 has them: what else an engine may send is one series.
+            let code = code.clamp(100, 599).to_string();
+            self.requests.with_label_values(&[protocol.label(), &model.name, &code, outcome.label()])
+        };
+        match CODES.iter().position(|known| *known == code) {
+            Some(known) => model.requests[outcome as usize][known].get_or_init(labelled).inc_by(count),
+            None => labelled().inc_by(count),
+        }
+    }
+
+    pub(super) fn waited(&self, what: Waited, wait: Duration) {
+        self.waits[what as usize].observe(wait.as_secs_f64());
+    }
+
+    pub(super) fn rtf(&self, protocol: Protocol, model: Model, rtf: Result<f64, Unknown>) {
+        match rtf {
+            Ok(rtf) => self.protocols[protocol as usize].model(model).rtf.observe(rtf),
+            Err(why) => self.rtf_unknown[why as usize].inc(),
+        }
+    }
+
+    pub(super) fn sounded(&self, protocol: Protocol, model: Model, measured: &Measured) {
+        let of = &self.protocols[protocol as usize];
+        let of_model = of.model(model);
+        if let Some(ttfb) = measured.ttfb {
+            of_model.ttfb.observe(ttfb.as_secs_f64());
+        }
+        if let Some(ttfb) = measured.upstream_ttfb {
+            of_model.upstream_ttfb.observe(ttfb.as_secs_f64());
+        }
+        let format = measured.format as usize;
+        of_model.audio_seconds[format].inc_by(measured.audio.as_secs_f64());
+        of_model.audio_bytes[format].inc_by(measured.bytes);
+        if measured.underrun == Some(true) {
+            of.underruns.inc();
+        }
+    }
+
+    pub(super) fn judged(&self, code: u16, measured: &Measured) {
+        for of in &self.clauses {
+            if let Some(good) = slo::judge(&of.clause, code, measured) {
+                of.events.inc();
+                of.good.inc_by(u64::from(good));
+            }
+        }
+    }
+
+    pub(super) fn refusal(&self, protocol: Protocol, reason: Reason) {
+        self.protocols[protocol as usize].refusals[reason as usize].inc();
+    }
+
+    pub(super) fn chunk_gap(&self, protocol: Protocol, gap: Duration) {
+        self.protocols[protocol as usize].chunk_gap.observe(gap.as_secs_f64());
+    }
+}
+
+impl OfProtocol {
+    fn model(&self, model: Model) -> &OfModel {
+        &self.models[usize::from(model.0)]
+    }
+}
+
+/// The families that tell models apart.
+struct OfModels {
+    ttfb: HistogramVec,
+    upstream_ttfb: HistogramVec,
+    rtf: HistogramVec,
+    audio_seconds: CounterVec,
+    audio_bytes: IntCounterVec,
+}
+
+impl OfModels {
+    fn new(registry: &Registry, target: &Target) -> Self {
+        let seconds = &family::AUDIO_SECONDS;
+        Self {
+            ttfb: histograms(registry, &family::TTFB, target),
+            upstream_ttfb: histograms(registry, &family::UPSTREAM_TTFB, target),
+            rtf: histograms(registry, &family::RTF, target),
+            audio_seconds: registered(registry, CounterVec::new(seconds.opts(), seconds.labels)),
+            audio_bytes: counters(registry, &family::AUDIO_BYTES),
+        }
+    }
+
+    fn child(&self, protocol: &str, model: &str) -> OfModel {
+        let labels = [protocol, model];
+        let of = |format: Format| [protocol, model, format.label()];
+        OfModel {
+            name: model.to_owned(),
+            requests: Default::default(),
+            ttfb: self.ttfb.with_label_values(&labels),
+            upstream_ttfb: self.upstream_ttfb.with_label_values(&labels),
+            rtf: self.rtf.with_label_values(&labels),
+            audio_seconds: Format::ALL.map(|format| self.audio_seconds.with_label_values(&of(format))),
+            audio_bytes: Format::ALL.map(|format| self.audio_bytes.with_label_values(&of(format))),
+        }
+    }
+}
+
+fn clauses(registry: &Registry, target: &Target) -> Vec<OfClause> {
+    let events = counters(registry, &family::SLO_EVENTS);
+    let good = counters(registry, &family::SLO_GOOD);
+    let objective = gauges(registry, &family::SLO_TARGET);
+    let of = |clause: &Clause| {
+        let labels = [clause.label()];
+        objective.with_label_values(&labels).set(clause.objective());
+        OfClause {
+            clause: *clause,
+            events: events.with_label_values(&labels),
+            good: good.with_label_values(&labels),
+        }
+    };
+    target.clauses().map(of).collect()
+}
+
+/// What is set when it is scraped.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    limit: Gauge,
+    inflight: [Gauge; Protocol::ALL.len()],
+    utilization: Gauge,
+    queue_depth: Gauge,
+    queue_capacity: Gauge,
+    oldest: Gauge,
+    window_ttfb: [Gauge; PERCENTILES.len()],
+    window_rtf: [Gauge; PERCENTILES.len()],
+    engine_up: Vec<Gauge>,
+    engine_utilization: Vec<Gauge>,
+    draining: Gauge,
+}
+
+impl Gauges {
+    pub(super) fn new(registry: &Registry, settings: &Settings) -> Self {
+        let gauge = |family: &Family| registered(registry, Gauge::with_opts(family.opts()));
+        let percentiles = |family: &Family| {
+            let gauges = gauges(registry, family);
+            PERCENTILES.map(|(_, label)| gauges.with_label_values(&[label]))
+        };
+        let engines = |family: &Family| {
+            let gauges = gauges(registry, family);
+            settings.engines.iter().map(|engine| gauges.with_label_values(&[engine.as_str()])).collect()
+        };
+        let inflight = gauges(registry, &family::INFLIGHT);
+        gauges(registry, &family::BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        Self {
+            limit: gauge(&family::LIMIT),
+            inflight: Protocol::ALL.map(|protocol| inflight.with_label_values(&[protocol.label()])),
+            utilization: gauge(&family::UTILIZATION),
+            queue_depth: gauge(&family::QUEUE_DEPTH),
+            queue_capacity: gauge(&family::QUEUE_CAPACITY),
+            oldest: gauge(&family::OLDEST),
+            window_ttfb: percentiles(&family::WINDOW_TTFB),
+            window_rtf: percentiles(&family::WINDOW_RTF),
+            engine_up: engines(&family::ENGINE_UP),
+            engine_utilization: engines(&family::ENGINE_UTILIZATION),
+            draining: gauge(&family::DRAINING),
+        }
+    }
+
+    pub(super) fn set(&self, levels: &Levels, window: &Window) {
+        let running = |protocol: Protocol| -> u32 {
+            levels.inflight.iter().filter(|(of, _)| *of == protocol).map(|(_, running)| running).sum()
+        };
+        let mut taken = 0.0;
+        for protocol in Protocol::ALL {
+            let running = f64::from(running(protocol));
+            taken += running;
+            self.inflight[protocol as usize].set(running);
+        }
+        self.limit.set(f64::from(levels.limit));
+        self.utilization.set(taken / f64::from(levels.limit.max(1)));
+        self.queue_depth.set(f64::from(levels.queue_depth));
+        self.queue_capacity.set(f64::from(levels.queue_capacity));
+        self.oldest.set(levels.oldest_synthesis_age.as_secs_f64());
+        for (index, (percentile, _)) in PERCENTILES.into_iter().enumerate() {
+            self.window_ttfb[index].set(window.ttfb_seconds(percentile).unwrap_or(f64::NAN));
+            self.window_rtf[index].set(window.rtf(percentile).unwrap_or(f64::NAN));
+        }
+        for (gauge, up) in self.engine_up.iter().zip(&levels.engine_up) {
+            gauge.set(f64::from(u8::from(*up)));
+        }
+        for (gauge, load) in self.engine_utilization.iter().zip(&levels.engine_reported_utilization) {
+            gauge.set(load.unwrap_or(f64::NAN));
+        }
+        self.draining.set(f64::from(u8::from(levels.draining)));
+    }
+}
+
+fn counters(registry: &Registry, family: &Family) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(family.opts(), family.labels))
+}
+
+fn gauges(registry: &Registry, family: &Family) -> GaugeVec {
+    registered(registry, GaugeVec::new(family.opts(), family.labels))
+}
+
+fn histograms(registry: &Registry, family: &Family, target: &Target) -> HistogramVec {
+    registered(registry, HistogramVec::new(family.histogram(target), family.labels))
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    // Provable: the table's names and labels are valid, each name is there once (tested), edges rise.
+    let collector = collector.expect("the table is valid");
+    registry.register(Box::new(collector.clone())).expect("each name is there once");
+    collector
+}
