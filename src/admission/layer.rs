@@ -146,7 +146,10 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         ResponseFuture {
-            state: State::Waiting { admit: self.layer.door.admit(), call: Some((self.inner.clone(), request)) },
+            state: State::Waiting {
+                admit: self.layer.door.admit(),
+                call: Some((self.inner.clone(), request)),
+            },
             linger: Linger { after: self.layer.cancel_linger, permit: None },
         }
     }
@@ -206,7 +209,8 @@ where
                     State::Ready { call: call.take() }
                 }
                 StateProjection::Ready { call } => {
-                    let (service, _) = call.as_mut().expect("a call is taken in the step that leaves this state");
+                    let (service, _) =
+                        call.as_mut().expect("a call is taken in the step that leaves this state");
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         return Poll::Ready(Err(failed(error, this.linger)));
                     }
