@@ -73,10 +73,10 @@ impl Gate {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
-        let doorway = Doorway::new(config.limits.clone());
-        let back_door =
-            Doorway::new(Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() });
         let metrics = Arc::new(Metrics::new(&metrics_settings(&config)));
+        let doorway = Doorway::new(config.limits.clone(), Arc::clone(&metrics));
+        let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() };
+        let back_door = Doorway::new(admin_limits, Arc::clone(&metrics));
         let door = Door::new(admission_settings(&config));
         let books = Arc::new(Books::new(door, metrics, config.engine.cancel_linger));
         let health = Arc::new(Health::default());

@@ -179,6 +179,17 @@ pin_project! {
     }
 }
 
+impl<S, R> ResponseFuture<S, R>
+where
+    S: Service<R>,
+{
+    /// How long the call waited for its slot; `None` while it has none.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        self.linger.permit.as_ref().map(Permit::waited)
+    }
+}
+
 /// The slot of a call that was let in and has no response yet.
 struct Linger {
     after: Duration,
