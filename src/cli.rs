@@ -5,6 +5,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -34,7 +35,7 @@ pub enum Command {
     /// Run the gate in front of an engine
     Run(RunArguments),
     /// Run the simulated engine
-    Engine(sim::Arguments),
+    Engine(sim::arguments::Arguments),
     /// Check a configuration file
     Check(CheckArguments),
     /// Show the state of a running gate
@@ -84,14 +85,14 @@ pub struct LimitArguments {
 /// # Cancel safety
 ///
 /// Dropping it stops whatever the command had started.
-pub async fn execute(command: Command) -> u8 {
+pub async fn execute(command: Command) -> ExitCode {
     let done = match command {
+        Command::Engine(arguments) => return sim::arguments::run(arguments).await,
         Command::Run(arguments) => Ok(run::run(&arguments).await),
-        Command::Engine(arguments) => Ok(sim::run(arguments).await),
         Command::Check(arguments) => Ok(check::run(&arguments.file)),
         Command::Status(arguments) => status::show(&arguments).await,
         Command::Limit(arguments) => status::limit(&arguments).await,
     };
     // Standard output is gone: whoever read it has heard enough.
-    done.unwrap_or(NO)
+    ExitCode::from(done.unwrap_or(NO))
 }

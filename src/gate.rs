@@ -18,7 +18,7 @@ use crate::admission::{self, Door};
 use crate::config::{Config, Limits, QueueWaitMax, WhenFull};
 use crate::engine::{EngineBody, EngineClient, Health};
 use crate::listener::{self, Doorway};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::relay;
 use crate::stream::{Books, StallTimeouts};
 
@@ -73,10 +73,10 @@ impl Gate {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
-        let doorway = Doorway::new(config.limits.clone());
-        let back_door =
-            Doorway::new(Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() });
         let metrics = Arc::new(Metrics::new(&metrics_settings(&config)));
+        let doorway = Doorway::new(config.limits.clone(), Arc::clone(&metrics));
+        let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() };
+        let back_door = Doorway::new(admin_limits, Arc::clone(&metrics));
         let door = Door::new(admission_settings(&config));
         let books = Arc::new(Books::new(door, metrics, config.engine.cancel_linger));
         let health = Arc::new(Health::default());
@@ -271,16 +271,16 @@ async fn work(
 fn admission_settings(config: &Config) -> admission::Settings {
     let admission = &config.admission;
     admission::Settings {
-        limit: config.engine.concurrency_max.get(),
+        limit: config.engine.concurrency_max,
         when_full: match admission.when_full {
             WhenFull::Queue => admission::WhenFull::Queue,
             WhenFull::Reject => admission::WhenFull::Reject,
         },
-        queue_max: admission.queue_max,
+        queue_max: admission.queue_max.try_into().unwrap_or(u32::MAX),
         queue_wait_max: match (admission.queue_wait_max, config.target.slo.ttfb_max()) {
-            (QueueWaitMax::Fixed(wait), _) => admission::WaitMax::Fixed(wait),
+            (QueueWaitMax::Fixed(wait), _) => admission::QueueWaitMax::Fixed(wait),
             (QueueWaitMax::Auto, target) => {
-                admission::WaitMax::Auto { target_ttfb: target.unwrap_or(TTFB_MAX_WITHOUT_TARGET) }
+                admission::QueueWaitMax::Auto { target_ttfb: target.unwrap_or(TTFB_MAX_WITHOUT_TARGET) }
             }
         },
     }
@@ -289,6 +289,11 @@ fn admission_settings(config: &Config) -> admission::Settings {
 /// What a caller is taken to bear where the target names no TTFB: the guide's second.
 const TTFB_MAX_WITHOUT_TARGET: Duration = Duration::from_secs(1);
 
-fn metrics_settings(config: &Config) -> crate::metrics::Settings {
-    crate::metrics::Settings { models: config.metrics.models.clone() }
+fn metrics_settings(config: &Config) -> metrics::Settings {
+    metrics::Settings {
+        models: config.metrics.models.clone(),
+        engines: vec![config.engine.name.clone()],
+        target: config.target.slo,
+        status_when_full: config.admission.status_when_full.code(),
+    }
 }

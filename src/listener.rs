@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +23,8 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use crate::config::Limits;
+use crate::metrics::{Metrics, Protocol};
+use crate::refusal::Reason;
 
 /// Connections that the kernel holds while the gate is busy accepting.
 const BACKLOG: i32 = 4096;
@@ -46,6 +48,8 @@ pub struct Doorway {
     pub open: Arc<AtomicUsize>,
     /// Connections turned away because `connections_max` were open.
     pub turned_away: Arc<AtomicUsize>,
+    /// Where they are counted for good.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when the gate drains: no more callers, no more requests on open connections.
     pub drain: CancellationToken,
     /// Every connection's task.
@@ -55,11 +59,12 @@ pub struct Doorway {
 impl Doorway {
     /// An open doorway with nobody in it.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             limits: Arc::new(limits),
             open: Arc::default(),
             turned_away: Arc::default(),
+            metrics,
             drain: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -72,7 +77,8 @@ impl Doorway {
 ///
 /// As the system says: the address is in use, not on this machine, or not permitted.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // Accepted connections inherit both on Linux, which saves two system calls for each.
     socket.set_tcp_nodelay(true)?;
@@ -152,6 +158,7 @@ impl Place {
         }
         doorway.open.fetch_sub(1, Ordering::Relaxed);
         doorway.turned_away.fetch_add(1, Ordering::Relaxed);
+        doorway.metrics.turned_away(Protocol::Http, Reason::TooManyConnections);
         None
     }
 }

@@ -1,3 +1,17 @@
-//! The binary's door.
+//! The binary's door: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use rime_gate::cli::{self, Cli, WRONG_USE};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime.block_on(cli::execute(cli.command)),
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            ExitCode::from(WRONG_USE)
+        }
+    }
+}

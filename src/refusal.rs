@@ -82,6 +82,12 @@ impl Reason {
     pub const fn is_full(self) -> bool {
         matches!(self, Self::LimitReached | Self::QueueFull | Self::QueueTimeout | Self::Deadline)
     }
+
+    /// Whether the door itself said no, so that the synthesis was never let in.
+    #[must_use]
+    pub const fn is_of_the_door(self) -> bool {
+        self.is_full() || matches!(self, Self::Draining)
+    }
 }
 
 /// An explicit no, with its reason and when to come again.

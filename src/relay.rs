@@ -32,9 +32,10 @@ use tracing::{Span, debug_span};
 use crate::admission::AdmissionLayer;
 use crate::config::{Config, Listener};
 use crate::engine::{EngineBody, EngineClient, SendBody};
+use crate::metrics::Protocol;
 use crate::protocol::headers::{self, Forwarding, Peer};
 use crate::protocol::{self, Kind};
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::stream::Books;
 use answer::Body;
 use metering::MeteringLayer;
@@ -93,7 +94,7 @@ pub fn stack(
                 .on_eos(())
                 .on_failure(()),
         )
-        .service(Relay { settings, pass: engine.clone(), synthesis })
+        .service(Relay { settings, books: Arc::clone(books), pass: engine.clone(), synthesis })
 }
 
 /// An answer's body as it leaves the stack.
@@ -109,6 +110,7 @@ fn span(request: &Request<Incoming>) -> Span {
 #[derive(Clone, Debug)]
 pub struct Relay<S> {
     settings: Arc<Settings>,
+    books: Arc<Books<EngineBody>>,
     pass: EngineClient,
     synthesis: S,
 }
@@ -142,14 +144,22 @@ where
         let served = match self.to_engine(&mut request) {
             Ok(Kind::Synthesis) => self.synthesis.call(request).await,
             Ok(Kind::PassThrough) => self.pass_through(request).await,
-            Err(bad) => return answer::bad_request(&bad),
+            Err(bad) => {
+                self.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
+                return answer::bad_request(&bad);
+            }
         };
         match served {
             Ok(mut response) => {
                 headers::to_caller(&mut response, caller);
                 response
             }
-            Err(refusal) => answer::refusal(&refusal, self.settings.status_when_full),
+            Err(refusal) => {
+                if !refusal.reason.is_of_the_door() {
+                    self.books.metrics.turned_away(Protocol::Http, refusal.reason);
+                }
+                answer::refusal(&refusal, self.settings.status_when_full)
+            }
         }
     }
 

@@ -113,7 +113,7 @@ impl Control {
     /// Changes the limit at once: growing wakes the waiting, shrinking lets the running end. Returns the limit before.
     pub fn set_limit(&self, limit: NonZeroU32) -> u32 {
         let before = self.books.door.snapshot().limit;
-        self.books.door.set_limit(limit.get());
+        self.books.door.set_limit(limit);
         info!(before, limit, "the limit was changed");
         before
     }
@@ -125,7 +125,7 @@ impl Control {
         let door = self.books.door.snapshot();
         let levels = Levels {
             limit: door.limit,
-            inflight: [(Protocol::Http, door.running)].into(),
+            inflight: vec![(Protocol::Http, door.running)],
             queue_depth: door.waiting,
             queue_capacity: door.queue_max,
             oldest_synthesis_age: self.books.oldest_age(now),

@@ -4,27 +4,26 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Request, Response};
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::warn;
 
 use super::answer::Body;
-use crate::admission::{AdmissionError, Held, Permit};
+use crate::admission::layer::ResponseFuture;
+use crate::admission::{Admission, AdmissionError, Held, Permit};
 use crate::audio::{AudioClock, Hint};
 use crate::engine::{EngineBody, EngineError, SendBody};
 use crate::meter::{Measured, Meter, Outcome};
-use crate::metrics::{Model, Protocol};
+use crate::metrics::{CODE_CALLER_GONE, Model, Protocol};
 use crate::protocol::Speech;
 use crate::refusal::Refusal;
 use crate::stream::{Books, Labels, Metered};
-
-/// The `code` label of a synthesis whose caller left before it was answered; no answer carries it.
-pub const CODE_CALLER_GONE: u16 = 499;
 
 /// Puts [`Metering`] over an admission service.
 #[derive(Clone, Debug)]
@@ -56,43 +55,71 @@ pub struct Metering<S> {
     layer: MeteringLayer,
 }
 
-impl<S> Service<Request<SendBody>> for Metering<S>
+impl<S> Service<Request<SendBody>> for Metering<Admission<S>>
 where
-    S: Service<
-            Request<SendBody>,
-            Response = Held<Response<EngineBody>>,
-            Error = AdmissionError<EngineError>,
-            Future: Send + 'static,
-        >,
+    S: Service<Request<SendBody>, Response = Response<EngineBody>, Error = EngineError> + Clone,
 {
     type Response = Response<Body>;
     type Error = Refusal;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Refusal>> + Send>>;
+    type Future = Synthesis<S>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        // An admission service over the engine client is always ready: it decides when it is called.
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        // Admission is always ready: it decides when it is called.
+        self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 
-    fn call(&mut self, request: Request<SendBody>) -> Self::Future {
+    fn call(&mut self, request: Request<SendBody>) -> Synthesis<S> {
         let arrival = Arrival::of(&request, &self.layer);
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            // Dropped before the answer: the caller is gone.
-            let answered = answer.await;
-            arrival.answered(answered)
-        })
+        Synthesis { answer: self.inner.call(request), arrival: Some(arrival) }
     }
 }
 
-/// A synthesis that was not answered yet. Dropped as it is, its caller left.
+pin_project! {
+    /// A synthesis until its answer begins. Dropped before that, its caller is gone.
+    #[derive(Debug)]
+    pub struct Synthesis<S>
+    where
+        S: Service<Request<SendBody>>,
+    {
+        #[pin]
+        answer: ResponseFuture<S, Request<SendBody>>,
+        arrival: Option<Arrival>,
+    }
+
+    impl<S> PinnedDrop for Synthesis<S>
+    where
+        S: Service<Request<SendBody>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(arrival) = this.arrival.take() {
+                arrival.given_up(this.answer.waited());
+            }
+        }
+    }
+}
+
+impl<S> Future for Synthesis<S>
+where
+    S: Service<Request<SendBody>, Response = Response<EngineBody>, Error = EngineError>,
+{
+    type Output = Result<Response<Body>, Refusal>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(cx));
+        let arrival = this.arrival.take().expect("a future is not polled after it was ready");
+        Poll::Ready(arrival.answered(answer))
+    }
+}
+
+/// A synthesis that was not answered yet.
 #[derive(Debug)]
 struct Arrival {
     layer: MeteringLayer,
     at: Instant,
     model: Model,
     hint: Hint,
-    answered: bool,
 }
 
 impl Arrival {
@@ -109,7 +136,6 @@ impl Arrival {
             at: Instant::now(),
             model: layer.books.metrics.model(model),
             hint: Hint::for_request(model, speech.format.as_deref(), speech.rate, accept),
-            answered: false,
         }
     }
 
@@ -118,10 +144,9 @@ impl Arrival {
     }
 
     fn answered(
-        mut self,
+        self,
         answered: Result<Held<Response<EngineBody>>, AdmissionError<EngineError>>,
     ) -> Result<Response<Body>, Refusal> {
-        self.answered = true;
         match answered {
             Ok(held) => {
                 let (response, permit) = held.into_parts();
@@ -167,18 +192,20 @@ impl Arrival {
         refusal
     }
 
+    /// The caller went away: while it waited for its slot where `waited` is `None`, else while the engine worked.
+    fn given_up(&self, waited: Option<Duration>) {
+        match waited {
+            Some(waited) => self.write(CODE_CALLER_GONE, waited, Outcome::CallerGone),
+            None => {
+                self.layer.books.metrics.caller_left_queue(Protocol::Http, self.model, self.at.elapsed());
+            }
+        }
+    }
+
     fn write(&self, code: u16, waited: Duration, outcome: Outcome) {
         let now = Instant::now();
         let measured = Measured::unanswered(self.at.into_std(), now.into_std(), waited, outcome);
         self.layer.books.written(now, self.labels(code), &measured);
-    }
-}
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.write(CODE_CALLER_GONE, Duration::ZERO, Outcome::CallerGone);
-        }
     }
 }
 

@@ -1,0 +1,296 @@
+//! The door: `admit()` gives a permit or a refusal. The async shell over the pure [`scheduler`]: a short lock, wakers,
+//! timers and values that give back what they hold. Knows nothing of HTTP, audio or metrics.
+
+mod estimate;
+pub mod layer;
+mod queue;
+pub mod scheduler;
+
+pub use layer::{Admission, AdmissionError, AdmissionLayer, Held};
+pub use scheduler::{QueueWaitMax, Settings, Snapshot, WhenFull};
+
+use crate::refusal::Refusal;
+use scheduler::{Decision, Outcome, Scheduler, Ticket};
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
+
+/// The one door that every synthesis goes through. Cheap to clone; all clones are the same door, on any thread and
+/// any runtime.
+///
+/// ```
+/// use rime_gate::admission::{Door, Settings};
+/// use std::num::NonZeroU32;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), rime_gate::refusal::Refusal> {
+/// let door = Door::new(Settings::new(NonZeroU32::MIN));
+/// let permit = door.admit().await?;
+/// assert_eq!(door.snapshot().running, 1);
+/// drop(permit); // when the last byte of audio has gone out
+/// assert_eq!(door.snapshot().running, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Door {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    scheduler: Mutex<Scheduler<Waker>>,
+    idle: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Scheduler<Waker>> {
+        // No step of the scheduler is left half done by a panic: it calls nobody else's code.
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one step under the lock, and wakes outside of it.
+    fn step(&self, step: impl FnOnce(&mut Scheduler<Waker>) -> Option<Waker>) {
+        let (woken, idle) = {
+            let mut scheduler = self.lock();
+            (step(&mut scheduler), scheduler.is_idle())
+        };
+        if let Some(waker) = woken {
+            waker.wake();
+        }
+        if idle {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+impl Door {
+    /// A door with every slot free.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            shared: Arc::new(Shared { scheduler: Mutex::new(Scheduler::new(settings)), idle: Notify::new() }),
+        }
+    }
+
+    /// Asks for a slot. The caller arrives when the future is first polled.
+    ///
+    /// # Errors
+    ///
+    /// The future yields a [`Refusal`] when there is no slot and the settings allow no (more) waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing, at any moment: a place in the queue is given up at once, and a slot that
+    /// was granted but not yet collected goes to the next in line.
+    pub fn admit(&self) -> Admit {
+        self.admit_before(None)
+    }
+
+    /// As [`admit`](Self::admit), for a caller who will not wait beyond `deadline`, even where the settings allow it.
+    pub fn admit_before(&self, deadline: Option<Instant>) -> Admit {
+        Admit { shared: Arc::clone(&self.shared), state: AdmitState::New { deadline } }
+    }
+
+    /// Changes how many may run at once. More wakes those who wait; under fewer, running syntheses end by themselves
+    /// and nobody enters until they have.
+    pub fn set_limit(&self, limit: NonZeroU32) {
+        self.update(|settings| settings.limit = limit);
+    }
+
+    /// Changes any of the settings, in one step. Those who wait already keep the wait that they were given.
+    pub fn update(&self, change: impl FnOnce(&mut Settings)) {
+        let woken = {
+            let mut scheduler = self.shared.lock();
+            let mut settings = scheduler.settings();
+            change(&mut settings);
+            scheduler.set(Instant::now().into_std(), settings)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// From now on nobody enters, and those who wait are refused. What runs goes on: see [`idle`](Self::idle).
+    pub fn drain(&self) {
+        let woken = self.shared.lock().drain();
+        woken.into_iter().for_each(Waker::wake);
+        self.shared.step(|_| None);
+    }
+
+    /// Waits until every slot is back and nobody waits. Means the end only after [`drain`](Self::drain).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.shared.idle.notified();
+            if self.shared.lock().is_idle() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Tells the door that the engine's first audio byte came this long after dispatch.
+    /// [`QueueWaitMax::Auto`] lives on it.
+    pub fn observe_upstream_ttfb(&self, ttfb: Duration) {
+        let now = Instant::now().into_std();
+        self.shared.lock().observe_upstream_ttfb(now, ttfb);
+    }
+
+    /// What it is like behind the door.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let now = Instant::now().into_std();
+        self.shared.lock().snapshot(now)
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Door").field(&self.snapshot()).finish()
+    }
+}
+
+/// The future of [`Door::admit`].
+///
+/// It makes a timer only once it has to wait, and so wants a tokio runtime with time only then.
+#[must_use = "nobody arrives until the future is polled"]
+pub struct Admit {
+    shared: Arc<Shared>,
+    state: AdmitState,
+}
+
+enum AdmitState {
+    New { deadline: Option<Instant> },
+    Waiting { ticket: Ticket, timer: Pin<Box<Sleep>> },
+    Done,
+}
+
+impl Admit {
+    fn permit(&self, waited: Duration) -> Permit {
+        Permit { shared: Arc::clone(&self.shared), waited }
+    }
+
+    fn arrive(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<Result<Permit, Refusal>> {
+        self.state = AdmitState::Done;
+        let now = Instant::now().into_std();
+        let deadline = deadline.map(Instant::into_std);
+        let decision = self.shared.lock().arrive(now, deadline, || cx.waker().clone());
+        match decision {
+            Decision::Admitted => Poll::Ready(Ok(self.permit(Duration::ZERO))),
+            Decision::Refused(refusal) => Poll::Ready(Err(refusal)),
+            Decision::Queued { ticket, until } => {
+                let timer = Box::pin(tokio::time::sleep_until(Instant::from_std(until)));
+                self.state = AdmitState::Waiting { ticket, timer };
+                self.look(cx)
+            }
+        }
+    }
+
+    /// Looks whether the wait has come to an end.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Result<Permit, Refusal>> {
+        let AdmitState::Waiting { ticket, mut timer } = std::mem::replace(&mut self.state, AdmitState::Done)
+        else {
+            unreachable!("called only while waiting")
+        };
+        // First the timer, so that it is armed with this waker whatever the scheduler says.
+        let _ = timer.as_mut().poll(cx);
+        let outcome = {
+            let mut scheduler = self.shared.lock();
+            if let Some(waker) = scheduler.wake_mut(&ticket) {
+                waker.clone_from(cx.waker());
+            }
+            scheduler.collect(Instant::now().into_std(), ticket)
+        };
+        match outcome {
+            Outcome::Waiting(ticket) => {
+                self.state = AdmitState::Waiting { ticket, timer };
+                Poll::Pending
+            }
+            Outcome::Admitted { waited } => Poll::Ready(Ok(self.permit(waited))),
+            Outcome::Refused(refusal) => Poll::Ready(Err(refusal)),
+        }
+    }
+}
+
+impl Future for Admit {
+    type Output = Result<Permit, Refusal>;
+
+    /// # Panics
+    ///
+    /// If polled again after it was ready, or if it has to wait outside of a tokio runtime with time.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.state {
+            AdmitState::New { deadline } => self.arrive(deadline, cx),
+            AdmitState::Waiting { .. } => self.look(cx),
+            AdmitState::Done => panic!("`Admit` polled after it was ready"),
+        }
+    }
+}
+
+impl Drop for Admit {
+    fn drop(&mut self) {
+        if let AdmitState::Waiting { ticket, .. } = std::mem::replace(&mut self.state, AdmitState::Done) {
+            self.shared.step(|scheduler| scheduler.cancel(Instant::now().into_std(), ticket));
+        }
+    }
+}
+
+impl fmt::Debug for Admit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            AdmitState::New { .. } => "not arrived",
+            AdmitState::Waiting { .. } => "waiting",
+            AdmitState::Done => "done",
+        };
+        f.debug_tuple("Admit").field(&state).finish()
+    }
+}
+
+/// Room for one synthesis. Dropping it gives the slot back, exactly once, on whatever thread and for whatever reason,
+/// a panic included. Let it ride with the audio that it pays for.
+#[must_use = "dropping a permit gives its slot back"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    waited: Duration,
+}
+
+impl Permit {
+    /// How long its caller stood in the queue; zero if a slot was free.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Gives the slot back after `linger`, for work that goes on until it notices that it was cancelled. At once where
+    /// `linger` is zero, or where there is no tokio runtime to wait on.
+    pub fn release_after(self, linger: Duration) {
+        if linger.is_zero() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(linger).await;
+                drop(self);
+            });
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shared.step(|scheduler| scheduler.release(Instant::now().into_std()));
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("waited", &self.waited).finish_non_exhaustive()
+    }
+}
