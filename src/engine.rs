@@ -135,7 +135,8 @@ impl Inner {
         loop {
             let (mut sender, reused) = match self.pool.take() {
                 Some(sender) => (sender, true),
-                None => (self.connect().await?, false),
+                // Boxed: connecting is rare, and its state would make every request's future larger.
+                None => (Box::pin(self.connect()).await?, false),
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
@@ -156,9 +157,8 @@ impl Inner {
             Err(_) => return Err(EngineError::ConnectTimeout),
         };
         stream.set_nodelay(true).map_err(EngineError::Connect)?;
-        let mut builder = http1::Builder::new();
-        builder.preserve_header_case(true);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        // The case of the caller's headers is written as it came; the engine's is not kept: no caller may depend on it.
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         tokio::spawn(async move {
             // How a connection ends is told to whoever waits for its answer.
             let _ = connection.await;

@@ -65,7 +65,7 @@ pub fn stack(
 + 'static
 + use<> {
     let forwarding = &config.forwarding;
-    let settings = Arc::new(Settings {
+    let settings = Settings {
         synthesis_paths: listener.synthesis_paths.clone(),
         forwarding: Forwarding {
             x_forwarded: forwarding.forwarded_headers.x_forwarded(),
@@ -75,7 +75,7 @@ pub fn stack(
         },
         stall_timeout: config.engine.stall_timeout,
         status_when_full: config.admission.status_when_full.code(),
-    });
+    };
     let synthesis = ServiceBuilder::new()
         .layer(UploadLayer::new(&config.limits))
         .layer(MeteringLayer::new(Arc::clone(books), config.target.client_buffer))
@@ -94,7 +94,9 @@ pub fn stack(
                 .on_eos(())
                 .on_failure(()),
         )
-        .service(Relay { settings, books: Arc::clone(books), pass: engine.clone(), synthesis })
+        .service(Relay {
+            shared: Arc::new(Shared { settings, books: Arc::clone(books), pass: engine.clone(), synthesis }),
+        })
 }
 
 /// An answer's body as it leaves the stack.
@@ -107,17 +109,29 @@ fn span(request: &Request<Incoming>) -> Span {
 }
 
 /// Tells syntheses from the rest, and settles the headers of both ways.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Relay<S> {
-    settings: Arc<Settings>,
+    /// One count to take for a request, whatever there is in it.
+    shared: Arc<Shared<S>>,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    settings: Settings,
     books: Arc<Books<EngineBody>>,
     pass: EngineClient,
     synthesis: S,
 }
 
+impl<S> Clone for Relay<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
 impl<S> Service<Request<Incoming>> for Relay<S>
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -130,19 +144,22 @@ where
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let mut relay = self.clone();
-        Box::pin(async move { Ok(relay.serve(request).await) })
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { Ok(shared.serve(request).await) })
     }
 }
 
-impl<S> Relay<S>
+impl<S> Shared<S>
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal>,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal> + Clone,
 {
-    async fn serve(&mut self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn serve(&self, mut request: Request<Incoming>) -> Response<Body> {
         let caller = request.version();
         let served = match self.to_engine(&mut request) {
-            Ok(Kind::Synthesis) => self.synthesis.call(request).await,
+            Ok(Kind::Synthesis) => {
+                let synthesis = self.synthesis.clone().call(request);
+                synthesis.await
+            }
             Ok(Kind::PassThrough) => self.pass_through(request).await,
             Err(bad) => {
                 self.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
@@ -172,8 +189,9 @@ where
     }
 
     /// Health, voices and all else that is no synthesis: never queued, never counted.
-    async fn pass_through(&mut self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        match self.pass.send(request.map(SendBody::PassThrough)).await {
+    async fn pass_through(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        // Boxed: the state of a pass-through would make every synthesis' future larger.
+        match Box::pin(self.pass.send(request.map(SendBody::PassThrough))).await {
             Ok(response) => Ok(response.map(|body| Body::pass_through(body, self.settings.stall_timeout))),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a request was not passed through");

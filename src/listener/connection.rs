@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -75,47 +75,57 @@ pub(super) async fn serve<S, B>(
         async move { answer.await.map(|response| response.map(|body| Served { body, _serving: serving })) }
     });
     let result = match version {
-        Version::Http1 => {
-            let mut builder = http1::Builder::new();
-            builder
-                .preserve_header_case(true)
-                .header_read_timeout(None)
-                .max_header_size(limits.head_bytes_max);
-            if limits.headers_max != HEADERS_MAX_INLINE {
-                builder.max_headers(limits.headers_max);
-            }
-            let mut connection = pin!(builder.serve_connection(io, service));
-            attend(
-                connection.as_mut(),
-                hyper::server::conn::http1::Connection::graceful_shutdown,
-                &watch,
-                &limits,
-                &drain,
-            )
-            .await
-        }
-        Version::Http2 => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(HTTP2_STREAMS_MAX)
-                .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
-                .max_header_list_size(limits.head_bytes_max.try_into().unwrap_or(u32::MAX))
-                .keep_alive_interval(HTTP2_PING_INTERVAL);
-            let mut connection = pin!(builder.serve_connection(io, service));
-            attend(
-                connection.as_mut(),
-                hyper::server::conn::http2::Connection::graceful_shutdown,
-                &watch,
-                &limits,
-                &drain,
-            )
-            .await
-        }
+        Version::Http1 => http1(io, service, &watch, &limits, &drain).await,
+        // Boxed: its state is several times larger, and every connection would carry the room for it.
+        Version::Http2 => Box::pin(http2(io, service, &watch, &limits, &drain)).await,
     };
     if let Err(error) = result {
         debug!(%peer, error = &error as &dyn std::error::Error, "a connection failed");
     }
+}
+
+async fn http1<S, B>(
+    io: CallerIo,
+    service: S,
+    watch: &Watch,
+    limits: &Limits,
+    drain: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = B, Error = Infallible>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut builder = http1::Builder::new();
+    builder.preserve_header_case(true).header_read_timeout(None).max_header_size(limits.head_bytes_max);
+    if limits.headers_max != HEADERS_MAX_INLINE {
+        builder.max_headers(limits.headers_max);
+    }
+    let mut connection = pin!(builder.serve_connection(io, service));
+    attend(connection.as_mut(), http1::Connection::graceful_shutdown, watch, limits, drain).await
+}
+
+async fn http2<S, B>(
+    io: CallerIo,
+    service: S,
+    watch: &Watch,
+    limits: &Limits,
+    drain: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = B, Error = Infallible, Future: Send + 'static>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+        .max_header_list_size(limits.head_bytes_max.try_into().unwrap_or(u32::MAX))
+        .keep_alive_interval(HTTP2_PING_INTERVAL);
+    let mut connection = pin!(builder.serve_connection(io, service));
+    attend(connection.as_mut(), http2::Connection::graceful_shutdown, watch, limits, drain).await
 }
 
 /// Runs a connection until it ends or has been silent for too long; asks it to end when the gate drains.

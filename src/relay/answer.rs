@@ -21,6 +21,9 @@ use crate::stream::Metered;
 /// Carries the label of a refusal's reason.
 pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-rime-gate-reason");
 
+/// `Retry-After` of a refusal by a door that has not seen enough releases to know better.
+const RETRY_AFTER_UNKNOWN: Option<u64> = Some(1);
+
 /// Any error that ends a body early.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,7 +94,11 @@ pub fn refusal(refusal: &Refusal, status_when_full: u16) -> Response<Body> {
     let answer = refusal.reason.answer();
     let code = if refusal.reason.is_full() { status_when_full } else { answer.http };
     let mut response = line(code, refusal.reason, answer.text);
-    if let Some(seconds) = refusal.retry_after_seconds() {
+    let seconds = match refusal.retry_after_seconds() {
+        None if refusal.reason.is_of_the_door() => RETRY_AFTER_UNKNOWN,
+        seconds => seconds,
+    };
+    if let Some(seconds) = seconds {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
