@@ -160,12 +160,12 @@ impl Watched {
             self.permits -= 1;
             self.running -= 1;
             let woken = self.scheduler.release(self.now);
-            self.expect_grants(woken.into_iter().collect());
+            self.expect_grants(woken.as_slice());
         }
     }
 
     /// Free slots go to the first in line whose time is not up; whose time is up is told so.
-    fn expect_grants(&mut self, woken: Vec<u32>) {
+    fn expect_grants(&mut self, woken: &[u32]) {
         let mut expected = Vec::new();
         while self.running < self.limit() && !self.line.is_empty() {
             let Waiter { caller, arrived, until } = self.line.remove(0);
@@ -218,7 +218,7 @@ impl Watched {
     fn cancel(&mut self, amount: u32) {
         let Some((caller, ticket)) = self.pick(amount) else { return };
         self.line.retain(|waiter| waiter.caller != caller);
-        let woken = self.scheduler.cancel(self.now, ticket).into_iter().collect();
+        let woken = self.scheduler.cancel(self.now, ticket);
         match self.decided.remove(&caller) {
             None => self.seen.cancelled_waiting += 1,
             Some(Fate::Refused(_)) => self.seen.cancelled_refused += 1,
@@ -227,14 +227,14 @@ impl Watched {
                 self.seen.cancelled_granted += 1;
             }
         }
-        self.expect_grants(woken);
+        self.expect_grants(woken.as_slice());
     }
 
     fn set(&mut self, amount: u32) {
         let wait = Duration::from_millis(u64::from(amount / 64 % 1_200));
         self.settings = Settings {
             limit: NonZeroU32::MIN.saturating_add(amount % 6),
-            when_full: if amount / 8 % 8 == 0 { WhenFull::Reject } else { WhenFull::Queue },
+            when_full: if (amount / 8).is_multiple_of(8) { WhenFull::Reject } else { WhenFull::Queue },
             queue_max: amount / 4 % 12,
             queue_wait_max: match amount % 3 {
                 0 => QueueWaitMax::Fixed(wait),
@@ -242,7 +242,7 @@ impl Watched {
             },
         };
         let woken = self.scheduler.set(self.now, self.settings);
-        self.expect_grants(woken);
+        self.expect_grants(&woken);
     }
 
     fn drain(&mut self) {
