@@ -274,9 +274,11 @@ impl Permit {
         if linger.is_zero() {
             return;
         }
+        let begun = Instant::now();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                tokio::time::sleep(linger).await;
+                // However late this task gets its turn, the time runs from the call.
+                tokio::time::sleep(linger.saturating_sub(begun.elapsed())).await;
                 drop(self);
             });
         }
