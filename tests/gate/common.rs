@@ -322,7 +322,7 @@ pub(crate) async fn hold(gate: &Gate) -> Wire {
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     exchanges: mpsc::Receiver<Exchange>,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 /// A request's head that reached the engine, and the connection it came on.
@@ -353,7 +353,7 @@ impl Scripted {
                 });
             }
         });
-        Self { address, exchanges, _serving: serving }
+        Self { address, exchanges, serving }
     }
 
     /// The first request of the next connection.
@@ -368,14 +368,13 @@ impl Scripted {
     }
 
     /// From now on answers every request alike, and writes down what it got.
-    pub(crate) fn record(mut self) -> Recorder {
+    pub(crate) fn record(self) -> Recorder {
         let seen = Arc::<Mutex<Vec<Message>>>::default();
         let record = Arc::clone(&seen);
-        let address = self.address;
-        let mut serving = JoinSet::new();
+        let Self { address, mut exchanges, mut serving } = self;
         serving.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Some(exchange) = self.exchanges.recv().await {
+            while let Some(exchange) = exchanges.recv().await {
                 connections.spawn(answer_all(exchange, Arc::clone(&record)));
             }
         });

@@ -5,4 +5,4 @@
 mod common;
 //mod edge;
 mod promise;
-//mod relay;
+mod relay;
