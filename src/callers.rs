@@ -21,16 +21,16 @@ pub use tally::Tally;
 
 use crate::target::Target;
 
-/// What a voice agent says, short to middling: 1.4 to 3.4 seconds of sound at 14 characters a second.
+/// What a voice agent says between two turns: 0.8 to 2.4 seconds of sound at 14 characters a second.
 pub const SENTENCES: [&str; 8] = [
-    "One moment, please.",
-    "Sure, I can help with that.",
+    "All right.",
+    "One moment.",
+    "Thanks for waiting.",
+    "Anything else today?",
     "Your order is on its way.",
-    "Could you spell your last name?",
-    "You are all set for Tuesday at noon.",
-    "I have sent a code to your phone.",
-    "The next opening is at half past nine.",
-    "Thanks for waiting, I have found the account.",
+    "Sure, I can help with that.",
+    "Could you spell that for me?",
+    "Your code was sent to your phone.",
 ];
 
 /// Calls at once. Whoever would be one more is counted as failed.
@@ -44,9 +44,11 @@ pub const ARRIVALS_MAX: usize = 1_000_000;
 pub struct Load {
     /// Where the callers call: `POST /invocations`.
     pub address: SocketAddr,
-    /// Arrivals per second, on average.
+    /// Arrivals per second, on average: positive.
     pub rate: f64,
-    /// How long callers arrive.
+    /// How long callers arrive before any is counted: an engine that was idle is not yet what it will be.
+    pub warm_up: Duration,
+    /// How long callers arrive who are counted.
     pub duration: Duration,
     /// How long after the last arrival the calls may end. What has not ended then is hung up on, and is not good.
     pub patience: Duration,
@@ -54,7 +56,7 @@ pub struct Load {
     pub seed: u64,
     /// When a call is good.
     pub target: Target,
-    /// What is said; each call takes one of them.
+    /// What is said; each call takes one of them. Not empty.
     pub texts: &'static [&'static str],
 }
 
@@ -69,7 +71,7 @@ impl Callers {
     /// Callers who have not begun to call.
     #[must_use]
     pub fn new(load: Load) -> Arc<Self> {
-        Arc::new(Self { load, tally: Mutex::new(Tally::default()) })
+        Arc::new(Self { load, tally: Mutex::default() })
     }
 
     /// What has become of them so far.
@@ -90,25 +92,31 @@ impl Callers {
         let start = Instant::now();
         for after in arrivals {
             let scheduled = start + after;
+            let counts = after >= self.load.warm_up;
             let body = bodies[random.random_range(0..bodies.len())].clone();
             sleep_until(scheduled).await;
             while calls.try_join_next().is_some() {}
-            self.lock().offered += 1;
-            if calls.len() < CALLS_MAX {
-                calls.spawn(Arc::clone(self).call(scheduled, body));
-            } else {
-                self.lock().failed += 1;
+            let hears = calls.len() < CALLS_MAX;
+            if counts {
+                let mut tally = self.lock();
+                tally.offered += 1;
+                tally.failed += u64::from(!hears);
+            }
+            if hears {
+                calls.spawn(Arc::clone(self).call(scheduled, body, counts));
             }
         }
-        let patience_ends = start + self.load.duration + self.load.patience;
+        let patience_ends = start + self.load.warm_up + self.load.duration + self.load.patience;
         while let Ok(Some(_)) = timeout_at(patience_ends, calls.join_next()).await {}
         calls.shutdown().await;
         self.tally()
     }
 
-    async fn call(self: Arc<Self>, scheduled: Instant, body: Bytes) {
+    async fn call(self: Arc<Self>, scheduled: Instant, body: Bytes, counts: bool) {
         let heard = call::call(self.load.address, scheduled, body).await;
-        self.lock().record(&heard, &self.load.target);
+        if counts {
+            self.lock().record(&heard, &self.load.target);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tally> {
@@ -120,10 +128,17 @@ impl Callers {
 /// When callers arrive: a Poisson process that has exactly its expected number of arrivals, which is as many
 /// moments drawn evenly and put in order. Two loads of one rate so differ in their clusters, not in their size.
 fn arrivals(load: &Load, random: &mut StdRng) -> Vec<Duration> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is bounded")]
-    let count = (load.rate * load.duration.as_secs_f64()).round() as usize;
-    let mut moments: Vec<_> =
-        (0..count.min(ARRIVALS_MAX)).map(|_| load.duration.mul_f64(random.random_range(0.0..1.0))).collect();
+    let mut moments = Vec::new();
+    for (begin, span) in [(Duration::ZERO, load.warm_up), (load.warm_up, load.duration)] {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is bounded"
+        )]
+        let count = (load.rate * span.as_secs_f64()).round() as usize;
+        let drawn = count.min(ARRIVALS_MAX - moments.len());
+        moments.extend((0..drawn).map(|_| begin + span.mul_f64(random.random_range(0.0..1.0))));
+    }
     moments.sort_unstable();
     moments
 }
@@ -137,7 +152,8 @@ mod tests {
         let load = Load {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             rate: 100.0,
-            duration: Duration::from_secs(100),
+            warm_up: Duration::from_secs(50),
+            duration: Duration::from_secs(50),
             patience: Duration::ZERO,
             seed: 7,
             target: Target::default(),

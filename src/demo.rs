@@ -6,9 +6,11 @@ mod report;
 mod view;
 
 use std::error::Error;
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,13 +30,19 @@ use crate::target::Target;
 const LIMIT: NonZeroU32 = NonZeroU32::new(32).expect("not zero");
 /// Callers arrive so many times faster than the engine can serve them.
 const OVERLOAD: f64 = 1.5;
+/// The first third of the arrivals, and at most this much of it, fills the engine and is not counted: some times
+/// as long as a synthesis of [`SENTENCES`] takes.
+const WARM_UP_MAX: Duration = Duration::from_secs(5);
+/// Fewer seconds of arrivals, and the engine is hardly full before they end.
+const ARRIVING_MIN: Duration = Duration::from_secs(3);
 /// Fixes arrivals, texts and the engine's deviations, in both phases alike.
 const SEED: u64 = 7;
 /// The shortest demonstration, in seconds: below it the callers do not pile up.
 const SECONDS_MIN: u64 = 10;
-/// Without the gate, the callers' last has to wait for those piled up before it: half as long as they arrived, at
-/// 1.5 times the capacity, and then for itself.
-const CALLS_SECONDS: f64 = 3.0;
+/// The longest: those who pile up all hold sockets of this one process.
+const SECONDS_MAX: u64 = 90;
+/// How long the last call of a phase takes, once nobody is piled up before it.
+const CALLS_SECONDS: f64 = 2.0;
 /// How long the last calls of a phase are waited for, in times of the phase. It bounds; it is not expected to pass.
 const PATIENCE: f64 = 3.0;
 /// The least of it.
@@ -43,8 +51,8 @@ const PATIENCE_MIN: Duration = Duration::from_secs(15);
 /// Flags of `rime-gate demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {
-    /// About how long it takes in all; from 10 on
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    /// About how long it takes in all; at least 10, at most 90
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: u64,
     /// Write the figures to a file as JSON
     #[arg(long, value_name = "FILE")]
@@ -59,6 +67,7 @@ pub struct DemoArguments {
 /// # Cancel safety
 /// Dropping it stops engine, gate and callers.
 pub async fn run(arguments: &DemoArguments) -> Result<(), Box<dyn Error>> {
+    let json = arguments.json.as_deref().map(create).transpose()?;
     let profile = Profile::default();
     let capacity = capacity_per_second(&profile, profile.variables, LIMIT.get(), &SENTENCES, SEED);
     let rate = capacity * OVERLOAD;
@@ -72,29 +81,35 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Box<dyn Error>> {
         target: Target::default().to_string(),
         capacity_per_second: capacity,
         offered_per_second: rate,
-        arriving_seconds: seconds.as_secs_f64(),
+        warm_up_seconds: warm_up(seconds).as_secs_f64(),
+        counted_seconds: seconds.saturating_sub(warm_up(seconds)).as_secs_f64(),
         seed: SEED,
         without,
         with,
     };
-    if let Some(file) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    if let Some(mut file) = json {
+        file.write_all((serde_json::to_string_pretty(&report)? + "\n").as_bytes())?;
     }
     view::closing(&report)?;
     Ok(())
 }
 
-/// How long callers arrive in each of two phases that take `seconds` together: the one without the gate takes half
-/// as long again.
+/// Made before anything runs: a minute is long for a mistyped name.
+fn create(path: &Path) -> Result<File, String> {
+    File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// How long callers arrive in each of two phases that take `seconds` together. Without the gate, those piled up at the
+/// end of the arrivals take half as long again.
 fn arriving(seconds: u64) -> Duration {
-    let seconds = seconds.clamp(SECONDS_MIN, 3_600);
+    let seconds = seconds.clamp(SECONDS_MIN, SECONDS_MAX);
     let seconds = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
     Duration::from_secs_f64((seconds - 2.0 * CALLS_SECONDS) / (1.0 + OVERLOAD)).max(ARRIVING_MIN)
 }
 
-/// Fewer seconds of arrivals, and the engine is hardly full before they end.
-const ARRIVING_MIN: Duration = Duration::from_secs(3);
+fn warm_up(arriving: Duration) -> Duration {
+    (arriving / 3).min(WARM_UP_MAX)
+}
 
 async fn phase(
     gated: bool,
@@ -108,11 +123,13 @@ async fn phase(
         Some(gate) => *gate.addresses().first().ok_or("the gate listens nowhere")?,
         None => engine.address(),
     };
+    let warm_up = warm_up(seconds);
     let patience = seconds.mul_f64(PATIENCE).max(PATIENCE_MIN);
     let callers = Callers::new(Load {
         address,
         rate,
-        duration: seconds,
+        warm_up,
+        duration: seconds.saturating_sub(warm_up),
         patience,
         seed: SEED,
         target: Target::default(),

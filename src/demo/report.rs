@@ -70,8 +70,10 @@ pub struct Report {
     pub capacity_per_second: f64,
     /// Callers per second.
     pub offered_per_second: f64,
-    /// How long they arrived, in each phase.
-    pub arriving_seconds: f64,
+    /// How long they arrived, in each phase, before any was counted.
+    pub warm_up_seconds: f64,
+    /// How long those who were counted arrived.
+    pub counted_seconds: f64,
     /// Of arrivals, texts and engine.
     pub seed: u64,
     /// The callers at the engine itself.
@@ -110,14 +112,16 @@ impl Display for Report {
             "\n\
              Measured where callers stand, from the moment each meant to call to its last byte. The engine is\n\
              simulated ({profile}); gate and network are real. Both phases: the same {offered} callers at the same\n\
-             moments, {rate:.1} a second for {seconds:.0} s, {overload:.2} times what the engine can serve in time\n\
-             ({capacity:.1} a second), so that at most {most:.0} % can be served well in the long run. Limit: {limit}.\n\
+             moments, {rate:.1} a second for {seconds:.0} s, after {warm_up:.0} s in which they filled the engine and were not\n\
+             counted. That is {overload:.2} times what the engine can serve in time ({capacity:.1} a second): in the long\n\
+             run no more than {most:.0} % can be served well. The gate's limit: {limit}.\n\
              Target: {target}, here of each caller.\n\
              Refused callers count as not served; TTFB and RTF are those of the callers who were let in.\n",
             profile = self.profile,
             offered = without.offered,
             rate = self.offered_per_second,
-            seconds = self.arriving_seconds,
+            seconds = self.counted_seconds,
+            warm_up = self.warm_up_seconds,
             overload = self.offered_per_second / self.capacity_per_second,
             capacity = self.capacity_per_second,
             most = 100.0 * self.capacity_per_second / self.offered_per_second,
