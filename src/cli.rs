@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::check;
 use crate::config::RunArguments;
+use crate::demo;
 use crate::sim;
 
 /// It ran, and all is well.
@@ -36,6 +37,8 @@ pub enum Command {
     Run(RunArguments),
     /// Run the simulated engine
     Engine(sim::arguments::Arguments),
+    /// Show what the gate is for: an overloaded simulated engine, without the gate and with it
+    Demo(demo::DemoArguments),
     /// Check a configuration file
     Check(CheckArguments),
     /// Show the state of a running gate
@@ -89,10 +92,21 @@ pub async fn execute(command: Command) -> ExitCode {
     let done = match command {
         Command::Engine(arguments) => return sim::arguments::run(arguments).await,
         Command::Run(arguments) => Ok(run::run(&arguments).await),
+        Command::Demo(arguments) => Ok(demonstrate(&arguments).await),
         Command::Check(arguments) => Ok(check::run(&arguments.file)),
         Command::Status(arguments) => status::show(&arguments).await,
         Command::Limit(arguments) => status::limit(&arguments).await,
     };
     // Standard output is gone: whoever read it has heard enough.
     ExitCode::from(done.unwrap_or(NO))
+}
+
+async fn demonstrate(arguments: &demo::DemoArguments) -> u8 {
+    match demo::run(arguments).await {
+        Ok(()) => DONE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            NO
+        }
+    }
 }

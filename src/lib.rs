@@ -49,9 +49,11 @@
 pub mod admin;
 pub mod admission;
 pub mod audio;
+pub mod callers;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod gate;
 pub mod listener;
