@@ -26,8 +26,10 @@ fn the_metrics_table_is_the_registrys() {
 #[test]
 fn the_two_commands_are_run_in_continuous_integration() {
     let quick = between(&read("README.md"), "<!-- commands -->", "<!-- /commands -->");
-    let commands: Vec<_> = quick.lines().filter(|line| !line.starts_with("```") && !line.is_empty()).collect();
-    let commands: Vec<_> = commands.iter().map(|line| line.split('#').next().unwrap_or_default().trim()).collect();
+    let commands: Vec<_> =
+        quick.lines().filter(|line| !line.starts_with("```") && !line.is_empty()).collect();
+    let commands: Vec<_> =
+        commands.iter().map(|line| line.split('#').next().unwrap_or_default().trim()).collect();
     assert_eq!(commands.len(), 2, "{commands:?}");
     let ci = read(".ci/run");
     for command in commands {
