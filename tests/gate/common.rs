@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use rime_gate::admin::Status;
@@ -13,6 +13,7 @@ use rime_gate::gate::Gate;
 use rime_gate::sim::{self, Profile, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -64,8 +65,13 @@ pub(crate) fn fast() -> Settings {
     Settings { profile: Profile::named("test-fast").unwrap(), ..Settings::default() }
 }
 
+/// Engines have a thread of their own, as processes have: what keeps callers busy does not keep an engine from noticing
+/// that one of them has gone.
+static ENGINES: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+
 pub(crate) async fn engine(settings: Settings) -> sim::Engine {
-    sim::start(settings).await.unwrap()
+    ENGINES.spawn(sim::start(settings)).await.unwrap().unwrap()
 }
 
 pub(crate) fn start(config: Config) -> Gate {

@@ -3,6 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
-//mod edge;
+mod edge;
 mod promise;
 mod relay;

@@ -16,13 +16,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rime_gate::config::QueueWaitMax;
 use rime_gate::gate::Gate;
-use rime_gate::sim::{self, Faults, Settings};
+use rime_gate::sim::{Faults, Settings};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::common::{
-    ENDLESS, Wire, ask, at_rest, config, engine, fast, gauge, hold, say, soon, start, status, text, until,
+    self, ENDLESS, Wire, ask, at_rest, config, engine, fast, gauge, hold, say, soon, start, status, text,
+    until,
 };
 
 const SEEDS: std::ops::Range<u64> = 0..20;
@@ -205,18 +206,20 @@ fn engine_of(random: &mut StdRng, seed: u64) -> Settings {
 async fn any_schedule_keeps_the_promise(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let settings = engine_of(&mut random, seed);
-    let mut engine = engine(settings.clone()).await;
+    let mut engine = common::engine(settings.clone()).await;
     let address = engine.address();
     let first_limit = random.random_range(1..=LIMIT_MAX);
     let mut config = config(address, first_limit);
     config.engine.stall_timeout = Duration::from_millis(300);
     config.engine.health_interval = Duration::from_millis(50);
     // The engine notices within 40 ms; the rest is for a machine that is busy with other things.
-    config.engine.cancel_linger = Duration::from_millis(400);
+    config.engine.cancel_linger = Duration::from_millis(200);
     config.admission.queue_max = random.random_range(1..64);
-    if random.random_bool(0.3) {
-        config.admission.queue_wait_max = QueueWaitMax::Auto;
-    }
+    config.admission.queue_wait_max = if random.random_bool(0.3) {
+        QueueWaitMax::Auto
+    } else {
+        QueueWaitMax::Fixed(Duration::from_millis(random.random_range(50..1_500)))
+    };
     let gate = Arc::new(start(config));
     until("the engine up", || status(&gate).engine.up).await;
 
@@ -239,7 +242,7 @@ async fn any_schedule_keeps_the_promise(seed: u64) {
         let peak = engine.counts().syntheses.peak;
         assert!(peak <= u64::from(greatest.load(Relaxed)), "seed {seed}: {peak} at once before the restart");
         engine.kill().await;
-        engine = sim::start(Settings { listen: address, ..settings }).await.unwrap();
+        engine = common::engine(Settings { listen: address, ..settings }).await;
     }
     while let Some(ended) = soon("the callers' end", callers.join_next()).await {
         ended.unwrap();
@@ -357,7 +360,7 @@ async fn a_caller_that_stops_reading_loses_its_slot_over_http1_and_h2c() {
     at_rest(&gate).await;
     until("the engine at rest", || engine.counts().syntheses.running == 0).await;
     // Both learn that their audio is not whole.
-    assert!(soon("the end", still.try_body(crate::common::Message::default())).await.is_some());
+    assert!(soon("the end", still.try_body(common::Message::default())).await.is_some());
     assert!(soon("the end", stream.into_body().collect()).await.is_err());
     is_served(&gate).await;
 }

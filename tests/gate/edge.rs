@@ -1,0 +1,450 @@
+//! HTTP that is none, or means two things: a clear 4xx or a closed connection, within a bound. Nothing is smuggled,
+//! which a recording engine shows, and no slot is lost.
+
+use std::time::Duration;
+
+use rime_gate::gate::Gate;
+use tokio::io::AsyncWriteExt;
+
+use crate::common::{
+    ENDLESS, Recorder, Wire, ask, at_rest, config, engine, fast, hold, post, say, soon, start, status, until,
+};
+
+/// A second request that must never be seen: what smuggling is about.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: gate\r\n\r\n";
+
+async fn recorded() -> (Recorder, Gate) {
+    let engine = Recorder::start().await;
+    let mut config = config(engine.address, 2);
+    config.limits.header_timeout = Duration::from_millis(500);
+    config.limits.body_timeout = Duration::from_millis(500);
+    config.limits.idle_timeout = Duration::from_secs(1);
+    (engine, start(config))
+}
+
+/// What a connection says until it ends; the caller closes its side for writing first where it `ends`.
+async fn said(gate: &Gate, bytes: &[u8], ends: bool) -> String {
+    let mut wire = Wire::to_gate(gate).await;
+    wire.try_send(bytes).await;
+    if ends {
+        let _ = wire.stream.shutdown().await;
+    }
+    String::from_utf8_lossy(&wire.to_the_end().await).into_owned()
+}
+
+fn statuses(said: &str) -> Vec<u16> {
+    // An answer's own text may name HTTP/1.1 too.
+    let lines = said.split("HTTP/1.1 ").skip(1);
+    lines.filter_map(|rest| rest.split(' ').next()?.parse().ok()).collect()
+}
+
+/// Nothing of what was sent reached the engine, and the gate is as good as new.
+async fn is_unharmed(engine: &Recorder, gate: &Gate, seen: usize, what: &str) {
+    assert_eq!(engine.seen().len(), seen, "{what}: {:?}", engine.seen());
+    assert!(!engine.seen().iter().any(|request| request.head.contains("smuggled")), "{what}");
+    at_rest(gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_mean_two_things_are_refused_and_nothing_is_smuggled() {
+    let shapes: &[(&str, &str)] = &[
+        (
+            "two lengths that differ",
+            "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{}",
+        ),
+        ("a list of lengths", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2, 40\r\n\r\n{}"),
+        ("a length with a sign", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: +2\r\n\r\n{}"),
+        ("a negative length", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: -2\r\n\r\n{}"),
+        ("a length that is no number", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 0x2\r\n\r\n{}"),
+        (
+            "a length beyond all bounds",
+            "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
+        ),
+        ("an empty length", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: \r\n\r\n{}"),
+        ("a folded line", "POST / HTTP/1.1\r\nHost: g\r\nX-A: 1\r\n  folded\r\nContent-Length: 2\r\n\r\n{}"),
+        ("a folded coding", "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
+        ("a space before a colon", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length : 2\r\n\r\n{}"),
+        ("a space before the first field", "POST / HTTP/1.1\r\n Content-Length: 2\r\nHost: g\r\n\r\n{}"),
+        ("a field without a colon", "POST / HTTP/1.1\r\nHost: g\r\nContent-Length 2\r\n\r\n{}"),
+        ("a field without a name", "POST / HTTP/1.1\r\nHost: g\r\n: 2\r\n\r\n{}"),
+        ("a NUL in a value", "POST / HTTP/1.1\r\nHost: g\r\nX-A: a\0b\r\nContent-Length: 2\r\n\r\n{}"),
+        ("a NUL in a name", "POST / HTTP/1.1\r\nHost: g\r\nX\0A: ab\r\nContent-Length: 2\r\n\r\n{}"),
+        ("a NUL in the target", "POST /\0 HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        (
+            "a carriage return in a value",
+            "POST / HTTP/1.1\r\nHost: g\r\nX-A: a\rb\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+        ("a carriage return alone", "POST / HTTP/1.1\rHost: g\rContent-Length: 2\r\r{}"),
+        ("an unknown coding", "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        (
+            "chunked not last",
+            "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "identity",
+            "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+        ("chunked in HTTP/1.0", "POST / HTTP/1.0\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a space in the target", "POST / x HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        ("no target", "POST HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        ("an unknown version", "POST / HTTP/1.2\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        ("HTTP/2 in a start line", "POST / HTTP/2.0\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        ("HTTP/0.9", "GET /\r\n"),
+        ("garbage", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\u{fc}\u{3}\u{3}\r\n\r\n"),
+    ];
+    let (engine, gate) = recorded().await;
+    for (what, request) in shapes {
+        for next in ["", SMUGGLED] {
+            let said = said(&gate, format!("{request}{next}").as_bytes(), false).await;
+            let statuses = statuses(&said);
+            println!("{what}: {statuses:?}");
+            let fine = matches!(statuses[..], [] | [400..=499] | [501 | 505]);
+            assert!(fine, "{what}: {said}");
+            is_unharmed(&engine, &gate, 0, what).await;
+        }
+    }
+    assert_eq!(ask(&gate, post("/", "{}")).await.status(), 200);
+}
+
+/// Their framing is clear, so that the connection may live on; the engine sees nothing of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_for_nobody_in_particular_are_refused() {
+    let shapes: &[(&str, &str)] = &[
+        ("no host", "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"),
+        ("two hosts", "POST / HTTP/1.1\r\nHost: g\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"),
+        ("the same host twice", "POST / HTTP/1.1\r\nHost: g\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        ("another scheme", "POST ftp://gate/ HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+        ("a tunnel", "CONNECT engine:80 HTTP/1.1\r\nHost: engine:80\r\n\r\n"),
+        ("a target without a slash", "POST invocations HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}"),
+    ];
+    let (engine, gate) = recorded().await;
+    for (what, request) in shapes {
+        let answer = ask(&gate, request).await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (400, "bad_request"), "{what}");
+        assert!(answer.body.ends_with(b"\n"), "{what}: one plain line");
+        is_unharmed(&engine, &gate, 0, what).await;
+    }
+}
+
+/// Bytes that never get past the head or body of the one request that they belong to.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_are_none_break_the_request_off_and_nothing_is_smuggled() {
+    let (engine, gate) = recorded().await;
+    let long = "x".repeat(40_000);
+    let long_extension = format!("2;{long}\r\n{{}}\r\n0\r\n\r\n");
+    let bodies: &[(&str, &str)] = &[
+        ("a size that is no number", "zz\r\n{}\r\n0\r\n\r\n"),
+        ("a size with a prefix", "0x2\r\n{}\r\n0\r\n\r\n"),
+        ("a negative size", "-2\r\n{}\r\n0\r\n\r\n"),
+        ("a size with a sign", "+2\r\n{}\r\n0\r\n\r\n"),
+        ("a size beyond all bounds", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
+        ("no size", "\r\n{}\r\n0\r\n\r\n"),
+        ("more than the size", "2\r\n{}}\r\n0\r\n\r\n"),
+        ("no end of the chunk", "2\r\n{}0\r\n\r\n"),
+        ("a line feed alone", "2\n{}\r\n0\r\n\r\n"),
+        ("a line feed alone after the chunk", "2\r\n{}\n0\r\n\r\n"),
+        ("a long extension", &long_extension),
+        ("a line feed in an extension", "2;a\nb\r\n{}\r\n0\r\n\r\n"),
+        ("a space in a size", "2 2\r\n{}\r\n0\r\n\r\n"),
+    ];
+    for path in ["/", "/other"] {
+        for (what, body) in bodies {
+            let before = engine.seen().len();
+            let head = format!("POST {path} HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let said = said(&gate, format!("{head}{body}{SMUGGLED}").as_bytes(), false).await;
+            let statuses = statuses(&said);
+            println!("{path} {what}: {statuses:?}");
+            assert!(matches!(statuses[..], [] | [400..=499]), "{path} {what}: {said}");
+            // What passes through begins at the engine before its body is known; a synthesis does not.
+            let seen = engine.seen().len() - before;
+            assert!(seen <= usize::from(path == "/other"), "{path} {what}: {:?}", engine.seen());
+            is_unharmed(&engine, &gate, before + seen, what).await;
+        }
+    }
+    assert_eq!(ask(&gate, post("/", "{}")).await.status(), 200);
+}
+
+/// RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length, which must not travel on; or it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_beside_chunks_never_reaches_the_engine() {
+    for fields in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "Transfer-Encoding: chunked\r\nContent-Length: 300",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\nContent-Length: 3",
+        "Content-Length: 3\r\nTRANSFER-encoding: \tchunked ",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: transfer-encoding",
+        "Content-Length: 3\r\nTransfer-Encoding: gzip, chunked",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: content-length",
+    ] {
+        for path in ["/", "/other"] {
+            let (engine, gate) = recorded().await;
+            let request = format!("POST {path} HTTP/1.1\r\nHost: g\r\n{fields}\r\n\r\n0\r\n\r\n{SMUGGLED}");
+            let said = said(&gate, request.as_bytes(), false).await;
+            let seen = engine.seen();
+            assert!(seen.len() <= 2, "{fields}: {seen:?}");
+            if let Some(first) = seen.first() {
+                assert_eq!(first.field("content-length"), None, "{path} {fields}");
+                assert!(first.body.is_empty(), "{path} {fields}");
+            }
+            println!("{path} {fields:?}: {:?}, {} at the engine", statuses(&said), seen.len());
+            // Either the gate closed after the first, or the second was a request of its own to both.
+            assert!(statuses(&said).len() >= seen.len(), "{path} {fields}: {said} {seen:?}");
+            at_rest(&gate).await;
+        }
+    }
+}
+
+/// The same length twice is one length (RFC 9110 section 8.6): refused, or sent on once.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_length_twice_is_one_length_or_refused() {
+    let (engine, gate) = recorded().await;
+    let request = "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}";
+    let mut wire = Wire::to_gate(&gate).await;
+    let answer = wire.ask(request).await;
+    match engine.seen().first() {
+        Some(seen) => {
+            assert_eq!((seen.field("content-length").as_deref(), &seen.body[..]), (Some("2"), &b"{}"[..]))
+        }
+        None => assert_eq!(answer.status(), 400),
+    }
+    at_rest(&gate).await;
+}
+
+/// RFC 9112 section 2.2 lets a reader take a bare LF for a line's end: what travels on must be written anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn bare_line_feeds_are_refused_or_end_at_the_gate() {
+    let (engine, gate) = recorded().await;
+    for request in [
+        "POST / HTTP/1.1\nHost: g\nContent-Length: 2\n\n{}",
+        "POST / HTTP/1.1\r\nHost: g\nContent-Length: 2\r\n\r\n{}",
+        "POST / HTTP/1.1\r\nHost: g\r\nX-A: 1\nX-B: 2\r\nContent-Length: 2\r\n\r\n{}",
+        "\r\n\r\nPOST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}",
+        "\n\nPOST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}",
+    ] {
+        let before = engine.seen().len();
+        let said = said(&gate, request.as_bytes(), false).await;
+        let statuses = statuses(&said);
+        println!("{request:?}: {statuses:?}");
+        assert_eq!(statuses.len(), 1, "{request:?}: {said}");
+        for seen in &engine.seen()[before..] {
+            assert!(!seen.head.replace("\r\n", "").contains('\r'), "{request:?}: {seen:?}");
+            assert_eq!(seen.body, b"{}", "{request:?}");
+            assert!(
+                seen.names().iter().filter(|name| name.eq_ignore_ascii_case("content-length")).count() == 1
+            );
+        }
+        at_rest(&gate).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusual_but_lawful_requests_are_served() {
+    let (engine, gate) = recorded().await;
+    for (request, line) in [
+        (
+            "POST http://gate/invocations?x=1 HTTP/1.1\r\nHost: other\r\nContent-Length: 2\r\n\r\n{}",
+            "POST /invocations?x=1 HTTP/1.1",
+        ),
+        ("post / HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\n{}", "post / HTTP/1.1"),
+        ("POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}", "POST / HTTP/1.1"),
+        ("POST / HTTP/1.1\r\nHost:\r\nContent-Length: 2\r\n\r\n{}", "POST / HTTP/1.1"),
+        ("OPTIONS * HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\n{}", "OPTIONS * HTTP/1.1"),
+    ] {
+        let mut wire = Wire::to_gate(&gate).await;
+        let answer = wire.ask(request).await;
+        assert_eq!(answer.status(), 200, "{request:?}");
+        let seen = engine.seen();
+        let seen = seen.last().unwrap();
+        assert_eq!(seen.line(), line);
+        assert_eq!(seen.body, b"{}");
+        if request.contains("http://gate") {
+            assert_eq!(seen.field("host").unwrap(), "gate", "the target rules over Host");
+        }
+        if request.contains("HTTP/1.0") {
+            assert!(wire.to_the_end().await.is_empty(), "HTTP/1.0 closes unless asked to stay");
+        }
+    }
+    at_rest(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_beyond_the_bounds_are_refused() {
+    let (engine, gate) = recorded().await;
+    let long_value = format!("POST / HTTP/1.1\r\nHost: g\r\nX-A: {}\r\n\r\n", "a".repeat(70_000));
+    let long_target = format!("POST /{} HTTP/1.1\r\nHost: g\r\n\r\n", "a".repeat(70_000));
+    let no_end = format!("POST / HTTP/1.1\r\nHost: g\r\nX-A: {}", "a".repeat(200_000));
+    let many = format!("POST / HTTP/1.1\r\nHost: g\r\n{}\r\n", "X-A: 1\r\n".repeat(101));
+    let no_line = "a".repeat(200_000);
+    for (what, request) in [
+        ("value", long_value),
+        ("target", long_target),
+        ("no end", no_end),
+        ("many", many),
+        ("no line", no_line),
+    ] {
+        let said = said(&gate, request.as_bytes(), false).await;
+        let statuses = statuses(&said);
+        println!("{what}: {statuses:?}");
+        assert!(matches!(statuses[..], [] | [400 | 414 | 431]), "{what}: {said}");
+        is_unharmed(&engine, &gate, 0, what).await;
+    }
+    // Within the bounds all is well.
+    let just =
+        format!("POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n{}\r\n{{}}", "X-A: 1\r\n".repeat(90));
+    assert_eq!(ask(&gate, just).await.status(), 200);
+    let just = format!("GET /other HTTP/1.1\r\nHost: g\r\nX-A: {}\r\n\r\n", "a".repeat(50_000));
+    assert_eq!(ask(&gate, just).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_trickles_in_is_cut_off() {
+    let (engine, gate) = recorded().await;
+    for start in ["", "P", "PRI * HTTP/2.0\r\n", "POST / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nHost: g\r\nX"] {
+        let mut wire = Wire::to_gate(&gate).await;
+        wire.send(start).await;
+        let (mut read, mut write) = wire.stream.into_split();
+        // One byte after another, for as long as the gate bears it.
+        let trickling = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            while !start.is_empty() && write.write_all(b"a").await.is_ok() {
+                ticks.tick().await;
+            }
+            // Closing would end it for the caller's own sake.
+            std::future::pending::<()>().await;
+            drop(write);
+        });
+        let mut said = Vec::new();
+        let _ = soon("the end", tokio::io::AsyncReadExt::read_to_end(&mut read, &mut said)).await;
+        trickling.abort();
+        assert!(
+            statuses(&String::from_utf8_lossy(&said)).iter().all(|status| *status / 100 == 4),
+            "{start:?}"
+        );
+    }
+    // A head on a connection that was used before has the same time.
+    let mut wire = Wire::to_gate(&gate).await;
+    assert_eq!(wire.ask(post("/", "{}")).await.status(), 200);
+    wire.send("POST / HT").await;
+    wire.to_the_end().await;
+    is_unharmed(&engine, &gate, 1, "slow heads").await;
+    until("no connection left", || status(&gate).connections == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_is_cut_off_and_holds_no_slot() {
+    let (engine, gate) = recorded().await;
+    let mut slow = Vec::new();
+    for start in [
+        "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n{\"te",
+        "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}",
+        "POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-A: ",
+    ] {
+        let mut wire = Wire::to_gate(&gate).await;
+        wire.send(start).await;
+        slow.push(wire);
+    }
+    assert_eq!((status(&gate).running, status(&gate).waiting), (0, 0));
+    assert_eq!(ask(&gate, post("/", "{}")).await.status(), 200);
+    for mut wire in slow {
+        let answer = wire.message().await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (408, "body_timeout"));
+        wire.to_the_end().await;
+    }
+    is_unharmed(&engine, &gate, 1, "slow bodies").await;
+    until("no connection left", || status(&gate).connections == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_closes_one_half_early_loses_no_slot() {
+    let engine = engine(fast()).await;
+    let gate = start(config(engine.address(), 1));
+    let request = say(40);
+    // In the head, in the body, after the whole request: the last is answered or cut, never left hanging.
+    for sent in [0, 20, request.len() - 1, request.len()] {
+        let said = said(&gate, &request[..sent], true).await;
+        assert!(statuses(&said).len() <= 1, "{said}");
+        at_rest(&gate).await;
+        until("the engine at rest", || engine.counts().syntheses.running == 0).await;
+    }
+    // Queued behind another.
+    let held = hold(&gate).await;
+    let mut queued = Wire::to_gate(&gate).await;
+    queued.send(&request).await;
+    until("one waiting", || status(&gate).waiting == 1).await;
+    queued.stream.shutdown().await.unwrap();
+    drop(held);
+    queued.to_the_end().await;
+    at_rest(&gate).await;
+    assert_eq!(ask(&gate, say(40)).await.status(), 200);
+    assert!(engine.counts().syntheses.peak <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_h2_connection_that_breaks_its_protocol_is_closed() {
+    let (engine, gate) = recorded().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let shapes: [(&str, Vec<u8>); 8] = [
+        ("half a preface, another way on", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec()),
+        ("HTTP/1.1 after the preface", [&preface[..], SMUGGLED.as_bytes()].concat()),
+        ("no settings", [&preface[..], &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]].concat()),
+        ("a frame too large", [&preface[..], &settings, &[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]].concat()),
+        ("headers on stream 0", [&preface[..], &settings, &[0, 0, 1, 1, 5, 0, 0, 0, 0, 0x82]].concat()),
+        ("data on an idle stream", [&preface[..], &settings, &[0, 0, 1, 0, 1, 0, 0, 0, 1, 0x82]].concat()),
+        (
+            "headers that do not decode",
+            [&preface[..], &settings, &[0, 0, 1, 1, 5, 0, 0, 0, 1, 0xff]].concat(),
+        ),
+        ("only the preface, then silence", preface.clone()),
+    ];
+    for (what, bytes) in shapes {
+        let mut wire = Wire::to_gate(&gate).await;
+        wire.try_send(&bytes).await;
+        wire.to_the_end().await;
+        is_unharmed(&engine, &gate, 0, what).await;
+    }
+    until("no connection left", || status(&gate).connections == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_too_many_is_told_so_and_one_that_leaves_makes_room() {
+    let engine = engine(fast()).await;
+    let mut config = config(engine.address(), 1);
+    config.limits.connections_max = 3;
+    let gate = start(config);
+    let mut inside = Vec::new();
+    for _ in 0..3 {
+        let mut wire = Wire::to_gate(&gate).await;
+        assert_eq!(wire.ask("GET /health HTTP/1.1\r\nHost: g\r\n\r\n").await.status(), 200);
+        inside.push(wire);
+    }
+    for _ in 0..3 {
+        let answer = Wire::to_gate(&gate).await.message().await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (503, "too_many_connections"));
+        assert_eq!(answer.body, b"Too many connections");
+    }
+    assert_eq!((status(&gate).connections, status(&gate).connections_turned_away), (3, 3));
+    inside.pop();
+    until("room", || status(&gate).connections == 2).await;
+    assert_eq!(ask(&gate, say(5)).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_closed_and_a_long_synthesis_is_not_idle() {
+    let engine = engine(fast()).await;
+    let mut config = config(engine.address(), 1);
+    config.limits.idle_timeout = Duration::from_millis(300);
+    config.limits.header_timeout = Duration::from_millis(300);
+    let gate = start(config);
+    let mut idle = Wire::to_gate(&gate).await;
+    let mut speaking = Wire::to_gate(&gate).await;
+    let spoken = speaking.ask(say(12_000));
+    let (spoken, ()) = tokio::join!(spoken, async { drop(idle.to_the_end().await) });
+    assert_eq!(spoken.status(), 200);
+    assert!(spoken.body.len() > ENDLESS);
+    speaking.to_the_end().await;
+    at_rest(&gate).await;
+}
