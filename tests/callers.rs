@@ -209,17 +209,36 @@ impl Caller {
         Self(caller)
     }
 
+    /// Begins a turn.
+    #[track_caller]
+    fn begin(&mut self) {
+        self.0.hears(TEXT);
+    }
+
+    /// What became of the turn.
+    #[track_caller]
+    fn end_of_turn(&mut self) -> Value {
+        serde_json::from_str(&self.0.says("{")).unwrap()
+    }
+
     /// One turn.
     #[track_caller]
     fn turn(&mut self) -> Value {
-        self.0.hears(TEXT);
-        serde_json::from_str(&self.0.says("{")).unwrap()
+        self.begin();
+        self.end_of_turn()
     }
 
     /// A turn in which everything is heard.
     #[track_caller]
     fn turn_with_audio(&mut self, seconds: f64) {
-        let turn = self.turn();
+        self.begin();
+        self.end_of_turn_with_audio(seconds);
+    }
+
+    /// Everything was heard, and there was no error.
+    #[track_caller]
+    fn end_of_turn_with_audio(&mut self, seconds: f64) {
+        let turn = self.end_of_turn();
         assert!(turn["frames"].as_u64().unwrap() > 1, "{turn}");
         let heard = turn["seconds"].as_f64().unwrap();
         assert!((heard - seconds).abs() < 0.001, "{heard} s instead of {seconds} s: {turn}");
@@ -271,6 +290,25 @@ fn pipecat_hears_its_turn_is_silent_in_a_refused_one_and_hears_the_next() {
 
     pipecat.turn_with_audio(seconds);
     pipecat.end();
+    assert_eq!(engine.count("/syntheses/peak"), 1);
+    end(engine, gate);
+}
+
+#[test]
+fn livekit_and_pipecat_wait_for_a_slot_and_hear_their_turn() {
+    let engine = Engine::start(PACED);
+    let gate = Gate::start(&engine, &["--concurrency-max", "1", "--queue-wait-max", "20s"]);
+    let seconds = seconds(&engine);
+    for name in ["livekit", "pipecat"] {
+        let mut caller = Caller::start(name, &gate);
+        let call = long_call(&engine, &gate);
+        caller.begin();
+        eventually("one waits", || gate.status("waiting") == 1.0);
+        call.kill();
+        caller.end_of_turn_with_audio(seconds);
+        caller.end();
+    }
+    assert_eq!(metric(&gate, "rime_gate_refusals_total", ""), 0.0);
     assert_eq!(engine.count("/syntheses/peak"), 1);
     end(engine, gate);
 }
