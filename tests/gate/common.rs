@@ -297,7 +297,7 @@ impl Wire {
 
     /// Everything until the other end closes.
     #[track_caller]
-    pub(crate) fn to_the_end(&mut self) -> impl Future<Output = Vec<u8>> {
+    pub(crate) fn ending(&mut self) -> impl Future<Output = Vec<u8>> {
         soon("the end of the connection", async {
             while self.more().await {}
             std::mem::take(&mut self.buffer)

@@ -383,7 +383,7 @@ async fn an_engine_that_does_not_begin_is_given_up() {
         let mut exchange = engine.next().await;
         let answer = caller.message().await;
         assert_eq!((answer.status(), answer.reason().as_str()), (504, "engine_timeout"));
-        exchange.wire.to_the_end().await;
+        exchange.wire.ending().await;
     }
     at_rest(&gate).await;
 }
@@ -502,7 +502,7 @@ async fn a_body_that_is_too_long_or_too_slow_is_refused() {
         caller.send(" ".repeat(sent)).await;
         let slow = caller.message().await;
         assert_eq!((slow.status(), slow.reason().as_str()), (408, "body_timeout"), "after {sent} bytes");
-        caller.to_the_end().await;
+        caller.ending().await;
     }
     at_rest(&gate).await;
 }
