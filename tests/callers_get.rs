@@ -27,6 +27,9 @@ const LIMIT: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const SEED: u64 = 20;
 /// Load, and the least share of capacity that must be good.
 const BOUNDS: [(f64, f64); 3] = [(1.0, 0.93), (1.5, 0.95), (3.0, 0.95)];
+/// What says how much a queue can smooth out: [`SENTENCES`] hold a slot for about 1.5 s. The longer that is, the fewer
+/// slots come free in the time a caller can wait, and the more of a load of 1 is lost to chance, whoever decides.
+const TEXTS: &[&str] = &SENTENCES;
 /// The engine fills before anybody is counted.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Whoever has heard nothing long after the target is not good, however long it waits.
@@ -92,7 +95,7 @@ async fn measure(before: Before, seconds: Duration) -> Vec<Row> {
 
 async fn row(before: Before, load: f64, seconds: Duration) -> Row {
     let profile = Profile::named("edge-20").unwrap();
-    let capacity = capacity_per_second(&profile, profile.variables, LIMIT.get(), &SENTENCES, SEED);
+    let capacity = capacity_per_second(&profile, profile.variables, LIMIT.get(), TEXTS, SEED);
     let engine = sim::start(Settings { profile, seed: SEED, ..Settings::default() }).await.unwrap();
     let gate = (before == Before::Gate).then(|| gate(engine.address()));
     let haproxy = match before {
@@ -109,7 +112,7 @@ async fn row(before: Before, load: f64, seconds: Duration) -> Row {
         patience: PATIENCE,
         seed: SEED,
         target: Target::default(),
-        texts: &SENTENCES,
+        texts: TEXTS,
     });
     let tally = callers.run().await;
     let peak = engine.counts().syntheses.peak;
@@ -184,7 +187,7 @@ impl Haproxy {
         let limit = LIMIT.get();
         let text = format!(
             "global\n  maxconn 8000\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 1s\n  \
-             timeout client 60s\n  timeout server 60s\n  timeout queue {queue_ms}ms\n\
+             timeout client 60s\n  timeout server 60s\n  timeout queue {queue_ms}ms\n  option http-no-delay\n\
              listen gate\n  bind {address}\n  server engine {engine} maxconn {limit}\n"
         );
         std::fs::write(file.path(), text).unwrap();
