@@ -39,7 +39,7 @@ impl Live {
     pub(super) fn new(gated: bool, seconds: Duration) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(u64::try_from(seconds.as_millis()).unwrap_or(u64::MAX));
-            let style = ProgressStyle::with_template("{prefix:12} {bar:20.cyan/blue} {msg}");
+            let style = ProgressStyle::with_template("{prefix:12} {bar:12.cyan/blue} {msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         let name = if gated { "with gate" } else { "without gate" };
@@ -78,9 +78,9 @@ impl Live {
 }
 
 fn line(tally: &Tally, in_engine: u64) -> String {
-    let waiting = tally.unfinished();
+    // Eighty columns, with what stands before it.
     format!(
-        "callers {:4}  on the line {waiting:3}  in the engine {in_engine:3}  served in target {:4}  late or with gaps {:4}  refused {:4}",
-        tally.offered, tally.good, tally.missed, tally.refused
+        "in engine {in_engine:<3}  good {:<4}  late or gaps {:<4}  refused {:<4}",
+        tally.good, tally.missed, tally.refused
     )
 }
