@@ -37,7 +37,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// The whole answer to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nretry-after: 1\r\n\
-    x-rime-gate-reason: too_many_connections\r\ncontent-length: 20\r\nconnection: close\r\n\r\nToo many connections";
+    x-rime-gate-reason: too_many_connections\r\ncontent-length: 21\r\nconnection: close\r\n\r\nToo many connections\n";
 
 /// What the listeners of one gate share.
 #[derive(Clone, Debug)]

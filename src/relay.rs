@@ -163,7 +163,7 @@ where
             Ok(Kind::PassThrough) => self.pass_through(request).await,
             Err(bad) => {
                 self.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
-                return answer::bad_request(&bad);
+                return answer::bad_request(&bad, caller);
             }
         };
         match served {

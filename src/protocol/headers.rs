@@ -1,6 +1,7 @@
 //! Decides which headers travel on: hop-by-hop ones end here, forwarding ones begin here, all others pass as
 //! they came, in their order. Knows no bodies and no connections.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -91,6 +92,10 @@ pub enum BadHead {
     /// A gate is no tunnel.
     #[error("CONNECT is not served")]
     Connect,
+    /// Any transfer coding but a single `chunked`: where two readers may disagree about a body's end, nobody is let
+    /// through (RFC 9112 section 6.1).
+    #[error("Transfer-Encoding is chunked, once, or absent")]
+    TransferEncoding,
     /// Absolute-form for another scheme than this listener's.
     #[error("the request target cannot be served")]
     Target,
@@ -107,6 +112,12 @@ pub fn to_engine<B>(request: &mut Request<B>, peer: &Peer, forwarding: &Forwardi
         return Err(BadHead::Connect);
     }
     let version = request.version();
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
+    {
+        return Err(BadHead::TransferEncoding);
+    }
     settle_host(request)?;
     let headers = request.headers_mut();
     drop_hop_by_hop(headers);
@@ -148,7 +159,10 @@ fn settle_host<B>(request: &mut Request<B>) -> Result<(), BadHead> {
     let host = authority.as_str().rsplit('@').next().unwrap_or_default();
     let host = HeaderValue::try_from(host).map_err(|_| BadHead::Target)?;
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let target: Uri = target.parse().map_err(|_| BadHead::Target)?;
+    // RFC 9112 section 3.2.1: an empty path is sent as "/".
+    let rooted =
+        if target.starts_with('?') { Cow::Owned(format!("/{target}")) } else { Cow::Borrowed(target) };
+    let target: Uri = rooted.parse().map_err(|_| BadHead::Target)?;
     *request.uri_mut() = target;
     request.headers_mut().insert(header::HOST, host);
     Ok(())
@@ -352,6 +366,27 @@ mod tests {
         let mut request = self::request(&[("host", "other")]);
         *request.uri_mut() = "ftp://gate/".parse().unwrap();
         assert_eq!(to_engine(&mut request, &peer(), &forwarding(false, false, false)), Err(BadHead::Target));
+    }
+
+    #[test]
+    fn an_absolute_target_without_a_path_means_the_root() {
+        let mut request = request(&[("host", "gate")]);
+        *request.uri_mut() = "http://gate?x=1".parse().unwrap();
+        to_engine(&mut request, &peer(), &forwarding(false, false, false)).unwrap();
+        assert_eq!(request.uri(), "/?x=1");
+    }
+
+    #[test]
+    fn only_a_single_chunked_is_a_transfer_coding() {
+        let sent = |codings: &[(&str, &str)]| {
+            let mut request = request(&[&[("host", "gate")], codings].concat());
+            to_engine(&mut request, &peer(), &forwarding(false, false, false))
+        };
+        assert_eq!(sent(&[("transfer-encoding", "Chunked")]), Ok(()));
+        for twice in [&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..]] {
+            assert_eq!(sent(twice), Err(BadHead::TransferEncoding));
+        }
+        assert_eq!(sent(&[("transfer-encoding", "gzip, chunked")]), Err(BadHead::TransferEncoding));
     }
 
     #[test]

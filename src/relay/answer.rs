@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
 use tower_http::timeout::TimeoutBody;
@@ -104,10 +104,15 @@ pub fn refusal(refusal: &Refusal, status_when_full: u16) -> Response<Body> {
     response
 }
 
-/// The answer to a head that cannot be passed on: what is wrong with it.
+/// The answer to a head that cannot be passed on: what is wrong with it. On HTTP/1 nothing that follows it on the
+/// connection is read.
 #[must_use]
-pub fn bad_request(bad: &BadHead) -> Response<Body> {
-    line(Reason::BadRequest.answer().http, Reason::BadRequest, &bad.to_string())
+pub fn bad_request(bad: &BadHead, caller: Version) -> Response<Body> {
+    let mut response = line(Reason::BadRequest.answer().http, Reason::BadRequest, &bad.to_string());
+    if caller != Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn line(code: u16, reason: Reason, text: &str) -> Response<Body> {
