@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::{EngineClient, SendBody, orca};
@@ -14,18 +14,29 @@ use crate::config;
 /// What is read of a health answer's body.
 const PROBE_BODY_BYTES_MAX: usize = 65_536;
 
+/// How long a report of the engine's load stands for the present.
+const REPORT_AGE_MAX_MILLISECONDS: u64 = 10_000;
+
 /// The engine's state, as last seen. Shared by every worker.
 #[derive(Debug)]
 pub struct Health {
     up: AtomicBool,
     /// Bits of the utilization; NaN until the engine reports one.
     utilization: AtomicU64,
+    /// Milliseconds from `origin` to that report.
+    utilization_at: AtomicU64,
+    origin: Instant,
 }
 
 impl Default for Health {
     /// Down until seen.
     fn default() -> Self {
-        Self { up: AtomicBool::new(false), utilization: AtomicU64::new(f64::NAN.to_bits()) }
+        Self {
+            up: AtomicBool::new(false),
+            utilization: AtomicU64::new(f64::NAN.to_bits()),
+            utilization_at: AtomicU64::new(0),
+            origin: Instant::now(),
+        }
     }
 }
 
@@ -36,16 +47,24 @@ impl Health {
         self.up.load(Relaxed)
     }
 
-    /// What the engine last reported of its own load (ORCA), 1.0 being full.
+    /// What the engine reported of its own load (ORCA), 1.0 being full. It comes with answers: where none came of late,
+    /// nothing is known.
     #[must_use]
     pub fn reported_utilization(&self) -> Option<f64> {
-        Some(f64::from_bits(self.utilization.load(Relaxed))).filter(|utilization| !utilization.is_nan())
+        let age = self.milliseconds().saturating_sub(self.utilization_at.load(Relaxed));
+        let utilization = f64::from_bits(self.utilization.load(Relaxed));
+        (age <= REPORT_AGE_MAX_MILLISECONDS && !utilization.is_nan()).then_some(utilization)
     }
 
     pub(super) fn answered(&self, headers: &HeaderMap) {
         if let Some(utilization) = orca::utilization(headers) {
             self.utilization.store(utilization.to_bits(), Relaxed);
+            self.utilization_at.store(self.milliseconds(), Relaxed);
         }
+    }
+
+    fn milliseconds(&self) -> u64 {
+        self.origin.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
     }
 
     pub(super) fn unreachable(&self) {
@@ -92,4 +111,22 @@ async fn ask(client: &EngineClient, request: Request<SendBody>) -> Option<Status
     let status = response.status();
     let _ = Limited::new(response.into_body(), PROBE_BODY_BYTES_MAX).collect().await;
     Some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_of_load_is_forgotten_when_answers_stop_coming() {
+        let health = Health::default();
+        assert_eq!(health.reported_utilization(), None);
+        let mut headers = HeaderMap::new();
+        headers.insert(orca::LOAD_METRICS, "TEXT application_utilization=0.94".parse().unwrap());
+        health.answered(&headers);
+        assert_eq!(health.reported_utilization(), Some(0.94));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(health.reported_utilization(), None);
+    }
 }

@@ -383,9 +383,8 @@ mod tests {
             to_engine(&mut request, &peer(), &forwarding(false, false, false))
         };
         assert_eq!(sent(&[("transfer-encoding", "Chunked")]), Ok(()));
-        for twice in [&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..]] {
-            assert_eq!(sent(twice), Err(BadHead::TransferEncoding));
-        }
+        let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert_eq!(sent(&twice), Err(BadHead::TransferEncoding));
         assert_eq!(sent(&[("transfer-encoding", "gzip, chunked")]), Err(BadHead::TransferEncoding));
     }
 
