@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -77,6 +78,7 @@ pub struct EngineClient {
 struct Inner {
     host: String,
     port: u16,
+    authority: HeaderValue,
     connect_timeout: Duration,
     first_byte_timeout: Duration,
     pool: Arc<Pool>,
@@ -91,6 +93,9 @@ impl EngineClient {
         let inner = Inner {
             host: settings.http.host().to_owned(),
             port: settings.http.port(),
+            // An authority is made of the characters of a header value.
+            authority: HeaderValue::from_str(settings.http.authority().as_str())
+                .unwrap_or(HeaderValue::from_static("engine")),
             connect_timeout: settings.connect_timeout,
             first_byte_timeout: settings.first_byte_timeout,
             pool,
@@ -113,8 +118,12 @@ impl EngineClient {
     /// # Errors
     ///
     /// [`EngineError`] where no response head came.
-    pub async fn send(&self, request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
+    pub async fn send(&self, mut request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
         let inner = &*self.inner;
+        // HTTP/1.0 callers need not name a host; HTTP/1.1 engines want one (RFC 9112 section 3.2).
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, inner.authority.clone());
+        }
         let result = match timeout(inner.first_byte_timeout, inner.attempt(request)).await {
             Ok(result) => result,
             Err(_) => Err(EngineError::FirstByteTimeout),

@@ -22,8 +22,11 @@ use crate::metrics::{self, Metrics};
 use crate::relay;
 use crate::stream::{Books, StallTimeouts};
 
-/// Connections to the admin and metrics addresses together: a scraper and a few people.
+/// Connections to the admin address, and to the metrics address: scrapers, probes and a few people.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// How long such a connection is kept unused; scrapers connect again.
+const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often unused engine connections are looked through.
 const POOL_LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,8 +57,9 @@ pub struct Gate {
     metrics_address: SocketAddr,
     control: Arc<Control>,
     doorway: Doorway,
-    /// Of the admin and metrics addresses: they serve until the last synthesis has ended.
-    back_door: Doorway,
+    /// Of the admin and metrics addresses: they serve until the last synthesis has ended, and one's crowd does not keep
+    /// the other's few out.
+    back_doors: [Doorway; 2],
     workers: Vec<JoinHandle<()>>,
     /// Cancelled when workers are to leave.
     stop: CancellationToken,
@@ -74,9 +78,7 @@ impl Gate {
         let config = Arc::new(config);
         let bound = Bound::bind(&config)?;
         let metrics = Arc::new(Metrics::new(&metrics_settings(&config)));
-        let doorway = Doorway::new(config.limits.clone(), Arc::clone(&metrics));
-        let admin_limits = Limits { connections_max: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() };
-        let back_door = Doorway::new(admin_limits, Arc::clone(&metrics));
+        let doorway = Doorway::new(config.limits.clone(), Some(Arc::clone(&metrics)));
         let door = Door::new(admission_settings(&config));
         let books = Arc::new(Books::new(door, metrics, config.engine.cancel_linger));
         let health = Arc::new(Health::default());
@@ -93,7 +95,7 @@ impl Gate {
             metrics_address: bound.metrics.local_addr().unwrap_or(config.metrics.address),
             control,
             doorway,
-            back_door,
+            back_doors: [Access::Admin, Access::ReadOnly].map(|_| back_door(&config.limits)),
             workers: Vec::new(),
             stop: CancellationToken::new(),
             housekeeping: JoinSet::new(),
@@ -119,10 +121,11 @@ impl Gate {
         let control = &self.control;
         self.housekeeping.spawn(Arc::clone(&control.books).keep_sweeping(timeouts));
         self.housekeeping.spawn(Arc::clone(&control.health).watch(config.engine.clone()));
-        for (socket, access) in [(admin, Access::Admin), (metrics, Access::ReadOnly)] {
+        let sockets = [(admin, Access::Admin), (metrics, Access::ReadOnly)];
+        for ((socket, access), back_door) in sockets.into_iter().zip(&self.back_doors) {
             let socket = TcpListener::from_std(socket).map_err(StartError::Worker)?;
             let service = admin::service(Arc::clone(control), access);
-            self.housekeeping.spawn(listener::accept(socket, service, self.back_door.clone()));
+            self.housekeeping.spawn(listener::accept(socket, service, back_door.clone()));
         }
         Ok(())
     }
@@ -214,7 +217,7 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         self.doorway.drain.cancel();
-        self.back_door.drain.cancel();
+        self.back_doors.iter().for_each(|back_door| back_door.drain.cancel());
         self.stop.cancel();
     }
 }
@@ -266,6 +269,16 @@ async fn work(
             _ = looks.tick() => engine.close_idle(),
         }
     }
+}
+
+/// The way in for operators: few, and none of them silent for long, so that probes always get through.
+fn back_door(limits: &Limits) -> Doorway {
+    let limits = Limits {
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        idle_timeout: ADMIN_IDLE_TIMEOUT.min(limits.idle_timeout),
+        ..limits.clone()
+    };
+    Doorway::new(limits, None)
 }
 
 fn admission_settings(config: &Config) -> admission::Settings {

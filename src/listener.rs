@@ -48,8 +48,8 @@ pub struct Doorway {
     pub open: Arc<AtomicUsize>,
     /// Connections turned away because `connections_max` were open.
     pub turned_away: Arc<AtomicUsize>,
-    /// Where they are counted for good.
-    pub metrics: Arc<Metrics>,
+    /// Where they are counted for good: callers', not operators'.
+    pub metrics: Option<Arc<Metrics>>,
     /// Cancelled when the gate drains: no more callers, no more requests on open connections.
     pub drain: CancellationToken,
     /// Every connection's task.
@@ -59,7 +59,7 @@ pub struct Doorway {
 impl Doorway {
     /// An open doorway with nobody in it.
     #[must_use]
-    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: Limits, metrics: Option<Arc<Metrics>>) -> Self {
         Self {
             limits: Arc::new(limits),
             open: Arc::default(),
@@ -158,7 +158,9 @@ impl Place {
         }
         doorway.open.fetch_sub(1, Ordering::Relaxed);
         doorway.turned_away.fetch_add(1, Ordering::Relaxed);
-        doorway.metrics.turned_away(Protocol::Http, Reason::TooManyConnections);
+        if let Some(metrics) = &doorway.metrics {
+            metrics.turned_away(Protocol::Http, Reason::TooManyConnections);
+        }
         None
     }
 }

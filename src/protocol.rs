@@ -22,10 +22,10 @@ pub enum Kind {
 ///
 /// The comparison is on the path's meaning, not on its spelling: an engine whose router decodes `%69` or folds
 /// `//` would otherwise serve syntheses that the gate took for something else. Taking too much for a synthesis
-/// costs a slot; taking too little breaks the limit.
+/// costs a slot; taking too little breaks the limit. `synthesis_paths` are in normal form: see [`normalised`].
 #[must_use]
 pub fn recognise(method: &Method, path: &str, synthesis_paths: &[String]) -> Kind {
-    if method != Method::POST {
+    if !method.as_str().eq_ignore_ascii_case("POST") {
         return Kind::PassThrough;
     }
     let known = |path: &str| synthesis_paths.iter().any(|known| known == path);
@@ -43,7 +43,8 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// Percent-decoded, without empty, `.` and `..` segments and without a trailing slash (RFC 3986 section 6.2.2).
-fn normalised(path: &str) -> String {
+#[must_use]
+pub fn normalised(path: &str) -> String {
     let decoded = percent_decoded(path.as_bytes());
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split('/') {
@@ -217,6 +218,8 @@ mod tests {
             assert_eq!(kind, if path.is_empty() { kind } else { Kind::PassThrough }, "{path}");
         }
         assert_eq!(recognise(&Method::GET, "/", &paths()), Kind::PassThrough);
+        let lower = Method::from_bytes(b"post").unwrap();
+        assert_eq!(recognise(&lower, "/", &paths()), Kind::Synthesis, "an engine may not mind the case");
         assert_eq!(recognise(&Method::HEAD, "/invocations", &paths()), Kind::PassThrough);
     }
 

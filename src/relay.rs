@@ -66,7 +66,7 @@ pub fn stack(
 + use<> {
     let forwarding = &config.forwarding;
     let settings = Settings {
-        synthesis_paths: listener.synthesis_paths.clone(),
+        synthesis_paths: listener.synthesis_paths.iter().map(|path| protocol::normalised(path)).collect(),
         forwarding: Forwarding {
             x_forwarded: forwarding.forwarded_headers.x_forwarded(),
             forwarded: forwarding.forwarded_headers.forwarded(),

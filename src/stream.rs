@@ -156,10 +156,13 @@ impl<B> Books<B> {
     }
 
     /// Gives a slot back: at once where the engine has ended, after the linger where it may still be at work.
-    pub fn settle(&self, permit: Permit, outcome: Outcome) {
+    fn settle(&self, permit: Permit, outcome: Outcome) {
         match outcome {
-            Outcome::CallerGone | Outcome::EngineTimeout => permit.release_after(self.cancel_linger),
-            Outcome::Ok | Outcome::Refused | Outcome::EngineError | Outcome::Truncated => drop(permit),
+            // Where an answer broke off, it may have been the gate that hung up, on bytes that it could not read.
+            Outcome::CallerGone | Outcome::EngineTimeout | Outcome::Truncated => {
+                permit.release_after(self.cancel_linger);
+            }
+            Outcome::Ok | Outcome::Refused | Outcome::EngineError => drop(permit),
         }
     }
 

@@ -1,21 +1,28 @@
 //! The admin address and the metrics address: which paths each serves.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use tokio::time::timeout;
 use tower::Service;
 
 use super::Control;
 
 /// What is read of a request's body.
 const BODY_BYTES_MAX: usize = 4096;
+
+/// How long that may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an address serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,9 @@ pub fn service(
 }
 
 async fn answer(control: &Control, access: Access, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if access == Access::Admin && !names_this_machine(&request) {
+        return text(StatusCode::FORBIDDEN, "Ask by an IP address, or as localhost");
+    }
     let path = request.uri().path().to_owned();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match (path.as_str(), access) {
@@ -57,6 +67,16 @@ async fn answer(control: &Control, access: Access, request: Request<Incoming>) -
         ("/limit", Access::Admin) => not_allowed("GET, HEAD, PUT"),
         _ => text(StatusCode::NOT_FOUND, "Not found"),
     }
+}
+
+/// Whether the request's `Host` is an IP address or `localhost`. A web page whose name was made to resolve to the
+/// loopback address (DNS rebinding) sends that name.
+fn names_this_machine(request: &Request<Incoming>) -> bool {
+    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let named = named.or_else(|| request.uri().authority().map(ToString::to_string));
+    let Some(authority) = named.and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }
 
 fn ready(control: &Control) -> Response<Full<Bytes>> {
@@ -80,9 +100,10 @@ enum NewLimit {
 const LIMIT_MAX: u32 = 65_535;
 
 async fn put_limit(control: &Control, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let body = match Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => return text(StatusCode::BAD_REQUEST, "The body could not be read"),
+    let reading = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let body = match timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => return text(StatusCode::BAD_REQUEST, "The body could not be read"),
     };
     let limit = match serde_json::from_slice(&body) {
         Ok(NewLimit::Plain(limit) | NewLimit::Named { limit }) if limit.get() <= LIMIT_MAX => limit,

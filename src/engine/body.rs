@@ -27,7 +27,7 @@ pub enum SendBody {
 pub struct Streamed {
     /// Read before admission; sent first.
     pub ahead: std::collections::VecDeque<Frame<Bytes>>,
-    /// Still to come; `None` once its end was seen.
+    /// Still to come; `None` where all of it was read ahead.
     pub rest: Option<Incoming>,
     /// How many bytes of `rest` may still come.
     pub left: usize,

@@ -1,4 +1,4 @@
-//! Whether the engine is up, by what answers say and by asking while none come.
+//! Whether the engine is up, by asking it from time to time and by connections that fail; and how busy it says it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

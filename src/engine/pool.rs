@@ -32,7 +32,12 @@ impl Pool {
     /// A connection that was open and unused when last looked at. The engine may close it at this very moment.
     pub(super) fn take(&self) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Idle { sender, .. }) = idle.pop() {
+        let now = Instant::now();
+        while let Some(Idle { sender, since }) = idle.pop() {
+            // The younger ones were on top: an engine that closes idle connections is about to close this one too.
+            if now - since >= self.idle_timeout {
+                continue;
+            }
             // One that is neither closed nor ready still sends a request that was answered early: not reusable.
             if sender.is_ready() {
                 return Some(sender);

@@ -47,6 +47,9 @@ const HTTP2_SEND_BYTES_MAX: usize = 65_536;
 /// How often an HTTP/2 caller is asked whether it is still there.
 const HTTP2_PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// How long a connection that has been silent for too long may take to say goodbye.
+const GOODBYE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Serves one connection to its end.
 ///
 /// # Cancel safety
@@ -153,9 +156,15 @@ where
             }
             () = alarm.as_mut() => match dog.look(watch, Instant::now().into_std()) {
                 Verdict::LookAgain(at) => alarm.as_mut().reset(at.into()),
-                Verdict::Close(reason) => {
+                Verdict::Close(reason) if asked => {
                     debug!(reason, "closing a connection");
                     return Ok(());
+                }
+                Verdict::Close(_) => {
+                    // In HTTP/2 this says goodbye, so that a request on its way is known to be lost.
+                    asked = true;
+                    shut_down(connection.as_mut());
+                    alarm.as_mut().reset(Instant::now() + GOODBYE);
                 }
             },
         }
@@ -206,7 +215,12 @@ async fn sniff(
         () = waiting => return None,
         () = drain.cancelled() => return None,
     };
-    Some((version, CallerIo { first: seen.freeze(), stream: TokioIo::new(stream), watch: Arc::clone(watch) }))
+    let heads = version == Version::Http1;
+    if !heads {
+        watch.head_ended();
+    }
+    let watch = Arc::clone(watch);
+    Some((version, CallerIo { first: seen.freeze(), stream: TokioIo::new(stream), watch, heads }))
 }
 
 fn read_some(stream: &mut TcpStream, seen: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -224,6 +238,8 @@ struct CallerIo {
     first: Bytes,
     stream: TokioIo<TcpStream>,
     watch: Arc<Watch>,
+    /// Whether bytes that arrive between requests begin a head. In HTTP/2 they may be anything: a ping, a window.
+    heads: bool,
 }
 
 impl Read for CallerIo {
@@ -244,7 +260,7 @@ impl Read for CallerIo {
             return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.watch.expects_head() {
+        if this.heads && this.watch.expects_head() {
             this.watch.head_began(Instant::now().into_std());
         }
         Poll::Ready(Ok(()))

@@ -48,6 +48,11 @@ impl Watch {
         self.head_from.store(self.at(now) + 1, Relaxed);
     }
 
+    /// What arrived began no head.
+    pub(super) fn head_ended(&self) {
+        self.head_from.store(0, Relaxed);
+    }
+
     pub(super) fn wrote(&self) {
         self.writes.fetch_add(1, Relaxed);
         self.blocked.store(false, Relaxed);

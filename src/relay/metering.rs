@@ -187,7 +187,11 @@ impl Arrival {
             warn!(error = error as &dyn std::error::Error, "the engine did not answer a synthesis");
         }
         let waited = permit.waited();
-        self.layer.books.settle(permit, outcome);
+        match error {
+            EngineError::Connect(_) | EngineError::ConnectTimeout => drop(permit),
+            // The request may have reached the engine, and the engine may be at work on it.
+            _ => permit.release_after(self.layer.books.cancel_linger),
+        }
         self.write(refusal.reason.answer().http, waited, outcome);
         refusal
     }

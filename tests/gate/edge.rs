@@ -3,8 +3,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rime_gate::gate::Gate;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::common::{
@@ -490,7 +496,7 @@ async fn a_connection_too_many_is_told_so_and_one_that_leaves_makes_room() {
     for _ in 0..3 {
         let answer = Wire::to_gate(&gate).await.message().await;
         assert_eq!((answer.status(), answer.reason().as_str()), (503, "too_many_connections"));
-        assert_eq!(answer.body, b"Too many connections");
+        assert_eq!(answer.body, b"Too many connections\n");
     }
     assert_eq!((status(&gate).connections, status(&gate).connections_turned_away), (3, 3));
     inside.pop();
@@ -513,4 +519,24 @@ async fn an_idle_connection_is_closed_and_a_long_synthesis_is_not_idle() {
     assert!(spoken.body.len() > ENDLESS);
     speaking.ending().await;
     at_rest(&gate).await;
+}
+
+/// Bytes that arrive on an idle HTTP/2 connection are no slow head: the header timeout is not for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_h2_connection_outlives_the_header_timeout() {
+    let engine = engine(fast()).await;
+    let mut config = config(engine.address(), 1);
+    config.limits.header_timeout = Duration::from_millis(50);
+    let gate = start(config);
+    let stream = TcpStream::connect(gate.addresses()[0]).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    for _ in 0..2 {
+        let request = Request::get("http://gate/health").body(Empty::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+        // What the answer leaves behind (a window, an acknowledgement) has come by then.
+        let ended = tokio::time::timeout(Duration::from_millis(400), &mut connection).await;
+        assert!(ended.is_err(), "the connection was closed: {ended:?}");
+    }
 }

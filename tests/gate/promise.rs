@@ -171,8 +171,11 @@ async fn h2c(gate: &Gate) -> SendRequest<Full<Bytes>> {
 async fn put_limit(gate: &Gate, limit: u32) {
     let body = limit.to_string();
     let length = body.len();
-    let request = format!("PUT /limit HTTP/1.1\r\nHost: gate\r\nContent-Length: {length}\r\n\r\n{body}");
-    assert_eq!(Wire::to(gate.admin_address()).await.ask(request).await.status(), 200);
+    let request =
+        |host| format!("PUT /limit HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}");
+    let rebound = Wire::to(gate.admin_address()).await.ask(request("evil.example")).await;
+    assert_eq!(rebound.status(), 403, "a web page that resolves its own name to this machine");
+    assert_eq!(Wire::to(gate.admin_address()).await.ask(request("localhost:9465")).await.status(), 200);
 }
 
 /// A synthesis comes through whole, be it after some of the engine's faults.
