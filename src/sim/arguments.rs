@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Faults, Profile, Settings, StartError, Style, Variables};
 
@@ -79,18 +80,19 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Err(error @ StartError::Listen { .. }) => return fail(&error, 1),
         Err(error) => return fail(&error, 2),
     };
+    // Before the line is printed: whoever reads it may tell the engine to stop at once.
+    let mut signals = match [SignalKind::terminate(), SignalKind::interrupt()].map(signal) {
+        [Ok(terminate), Ok(interrupt)] => [terminate, interrupt],
+        [Err(error), _] | [_, Err(error)] => return fail(&error, 1),
+    };
     println!("listening on http://{}", engine.address());
-    match told_to_stop().await {
-        Ok(()) => {
-            // Told twice, it does not wait for what still runs.
-            tokio::select! {
-                () = engine.stop() => {}
-                _ = told_to_stop() => {}
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, 1),
+    told_to_stop(&mut signals).await;
+    // Told twice, it does not wait for what still runs.
+    tokio::select! {
+        () = engine.stop() => {}
+        () = told_to_stop(&mut signals) => {}
     }
+    ExitCode::SUCCESS
 }
 
 impl Arguments {
@@ -135,12 +137,10 @@ fn profile(name: &str) -> Result<Profile, Box<dyn Error>> {
     Ok(Profile::from_toml(&text)?)
 }
 
-async fn told_to_stop() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn told_to_stop([terminate, interrupt]: &mut [Signal; 2]) {
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
