@@ -15,6 +15,7 @@ use std::fmt;
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -41,11 +42,17 @@ use tokio::time::{Instant, Sleep};
 #[derive(Clone)]
 pub struct Door {
     shared: Arc<Shared>,
+    class: usize,
 }
+
+/// How many classes of syntheses are told apart in what runs; see [`Door::class`].
+pub const CLASSES: usize = 8;
 
 struct Shared {
     scheduler: Mutex<Scheduler<Waker>>,
     idle: Notify,
+    /// Permits out, by class.
+    taken: [AtomicU32; CLASSES],
 }
 
 impl Shared {
@@ -73,9 +80,28 @@ impl Door {
     /// A door with every slot free.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self {
-            shared: Arc::new(Shared { scheduler: Mutex::new(Scheduler::new(settings)), idle: Notify::new() }),
-        }
+        let scheduler = Mutex::new(Scheduler::new(settings));
+        let shared = Shared { scheduler, idle: Notify::new(), taken: Default::default() };
+        Self { shared: Arc::new(shared), class: 0 }
+    }
+
+    /// The same door for syntheses of another class, from 0 to [`CLASSES`] - 1: they stand in the same line, and
+    /// only [`taken`](Self::taken) tells them apart.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such class.
+    #[must_use]
+    pub fn class(&self, class: usize) -> Self {
+        assert!(class < CLASSES, "there are {CLASSES} classes");
+        Self { shared: Arc::clone(&self.shared), class }
+    }
+
+    /// Permits out now, by class. Together they are at most [`Snapshot::running`], which counts granted slots too that
+    /// nobody has collected yet.
+    #[must_use]
+    pub fn taken(&self) -> [u32; CLASSES] {
+        self.shared.taken.each_ref().map(|taken| taken.load(Ordering::Relaxed))
     }
 
     /// Asks for a slot. The caller arrives when the future is first polled.
@@ -94,7 +120,7 @@ impl Door {
 
     /// As [`admit`](Self::admit), for a caller who will not wait beyond `deadline`, even where the settings allow it.
     pub fn admit_before(&self, deadline: Option<Instant>) -> Admit {
-        Admit { shared: Arc::clone(&self.shared), state: AdmitState::New { deadline } }
+        Admit { shared: Arc::clone(&self.shared), class: self.class, state: AdmitState::New { deadline } }
     }
 
     /// Changes how many may run at once. More wakes those who wait; under fewer, running syntheses end by themselves
@@ -163,6 +189,7 @@ impl fmt::Debug for Door {
 #[must_use = "nobody arrives until the future is polled"]
 pub struct Admit {
     shared: Arc<Shared>,
+    class: usize,
     state: AdmitState,
 }
 
@@ -174,7 +201,8 @@ enum AdmitState {
 
 impl Admit {
     fn permit(&self, waited: Duration) -> Permit {
-        Permit { shared: Arc::clone(&self.shared), waited }
+        self.shared.taken[self.class].fetch_add(1, Ordering::Relaxed);
+        Permit { shared: Arc::clone(&self.shared), class: self.class, waited }
     }
 
     fn arrive(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<Result<Permit, Refusal>> {
@@ -258,6 +286,7 @@ impl fmt::Debug for Admit {
 #[must_use = "dropping a permit gives its slot back"]
 pub struct Permit {
     shared: Arc<Shared>,
+    class: usize,
     waited: Duration,
 }
 
@@ -287,6 +316,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.shared.taken[self.class].fetch_sub(1, Ordering::Relaxed);
         self.shared.step(|scheduler| scheduler.release(Instant::now().into_std()));
     }
 }

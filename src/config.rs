@@ -23,9 +23,9 @@ pub use overrides::Overrides;
 pub use parse::{DURATION_MAX, LIST_MAX, NAME_BYTES_MAX};
 pub use problem::{PROBLEMS_SHOWN_MAX, Problems, Severity};
 pub use sections::{
-    Admin, Admission, BODY_BYTES_MAX, CONCURRENCY_MAX, CONNECTIONS_MAX, Config, Engine, Forwarding,
-    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, Limits, Listener, Log, Metrics, POOL_IDLE_MAX, QUEUE_MAX,
-    Runtime, TargetSection,
+    Admin, Admission, BODY_BYTES_MAX, CONCURRENCY_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, Config, Engine,
+    Forwarding, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, Limits, Listener, Log,
+    MESSAGE_BYTES_MAX, Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, WebSocket,
 };
 pub use values::{
     EngineUrl, ForwardedHeaders, FullStatus, LogFilter, LogFormat, QueueWaitMax, Surface, Threads, WhenFull,

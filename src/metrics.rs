@@ -37,17 +37,29 @@ pub const CODE_CALLER_GONE: u16 = 499;
 pub enum Protocol {
     /// HTTP requests.
     Http,
+    /// WebSocket v1: every context is a synthesis.
+    V1,
+    /// The legacy JSON WebSocket: every run is a synthesis.
+    WsJson,
+    /// The legacy binary WebSocket.
+    WsBinary,
+    /// gRPC calls.
+    Grpc,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 1] = [Self::Http];
+    pub const ALL: [Self; 5] = [Self::Http, Self::V1, Self::WsJson, Self::WsBinary, Self::Grpc];
 
     /// The label value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::V1 => "v1",
+            Self::WsJson => "ws-json",
+            Self::WsBinary => "ws-binary",
+            Self::Grpc => "grpc",
         }
     }
 }
@@ -85,14 +97,16 @@ impl Default for Settings {
 pub struct Levels {
     /// Slots in force.
     pub limit: u32,
-    /// Slots taken, by protocol; one that is missing has none.
-    pub inflight: Vec<(Protocol, u32)>,
+    /// Slots taken, in the order of [`Protocol::ALL`].
+    pub inflight: [u32; Protocol::ALL.len()],
     /// Syntheses that wait.
     pub queue_depth: u32,
     /// Syntheses that may wait.
     pub queue_capacity: u32,
     /// Since the oldest running synthesis arrived.
     pub oldest_synthesis_age: Duration,
+    /// WebSockets open.
+    pub websocket_sessions: u32,
     /// Whether each engine answers, in the order of [`Settings::engines`].
     pub engine_up: Vec<bool>,
     /// What each engine says of its load, 1.0 being full.

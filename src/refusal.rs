@@ -23,6 +23,8 @@ pub enum Reason {
     EngineTimeout,
     /// The gate carries as many connections as it may.
     TooManyConnections,
+    /// The gate carries as many WebSockets as it may.
+    TooManySockets,
     /// The request is malformed, or its framing is ambiguous.
     BadRequest,
     /// The request's body is longer than the gate lets through.
@@ -36,15 +38,24 @@ pub enum Reason {
 pub struct Answer {
     /// HTTP status code (RFC 9110 section 15).
     pub http: u16,
+    /// gRPC status code (`google.rpc.Code`).
+    pub grpc: u8,
+    /// `kind` of a WebSocket v1 `error`.
+    pub v1: &'static str,
     /// Value of the `reason` label and of `x-rime-gate-reason`.
     pub label: &'static str,
     /// One plain line for a person, as short as Rime's own.
     pub text: &'static str,
 }
 
+/// Kinds of a v1 `error` that its clients know.
+const EXHAUSTED: &str = "resource_exhausted";
+const UNAVAILABLE: &str = "unavailable";
+const INVALID: &str = "invalid_input";
+
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::LimitReached,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -53,6 +64,7 @@ impl Reason {
         Self::EngineUnavailable,
         Self::EngineTimeout,
         Self::TooManyConnections,
+        Self::TooManySockets,
         Self::BadRequest,
         Self::BodyTooLarge,
         Self::BodyTimeout,
@@ -61,20 +73,21 @@ impl Reason {
     /// The table.
     #[must_use]
     pub const fn answer(self) -> Answer {
-        let (http, label, text) = match self {
-            Self::LimitReached => (429, "limit_reached", "Currently at synthesis limit"),
-            Self::QueueFull => (429, "queue_full", "Currently at synthesis limit, queue full"),
-            Self::QueueTimeout => (429, "queue_timeout", "No synthesis slot came free in time"),
-            Self::Deadline => (429, "deadline", "No synthesis slot would come free in time"),
-            Self::Draining => (503, "draining", "Shutting down"),
-            Self::EngineUnavailable => (502, "engine_unavailable", "Engine unavailable"),
-            Self::EngineTimeout => (504, "engine_timeout", "Engine did not answer in time"),
-            Self::TooManyConnections => (503, "too_many_connections", "Too many connections"),
-            Self::BadRequest => (400, "bad_request", "Bad request"),
-            Self::BodyTooLarge => (413, "body_too_large", "Request body too large"),
-            Self::BodyTimeout => (408, "body_timeout", "Request body did not arrive in time"),
+        let (http, grpc, v1, label, text) = match self {
+            Self::LimitReached => (429, 8, EXHAUSTED, "limit_reached", "Currently at synthesis limit"),
+            Self::QueueFull => (429, 8, EXHAUSTED, "queue_full", "Currently at synthesis limit, queue full"),
+            Self::QueueTimeout => (429, 8, EXHAUSTED, "queue_timeout", "No synthesis slot came free in time"),
+            Self::Deadline => (429, 8, EXHAUSTED, "deadline", "No synthesis slot would come free in time"),
+            Self::Draining => (503, 14, UNAVAILABLE, "draining", "Shutting down"),
+            Self::EngineUnavailable => (502, 14, UNAVAILABLE, "engine_unavailable", "Engine unavailable"),
+            Self::EngineTimeout => (504, 14, "timeout", "engine_timeout", "Engine did not answer in time"),
+            Self::TooManyConnections => (503, 8, EXHAUSTED, "too_many_connections", "Too many connections"),
+            Self::TooManySockets => (503, 8, EXHAUSTED, "too_many_sockets", "Currently at websocket limit"),
+            Self::BadRequest => (400, 3, INVALID, "bad_request", "Bad request"),
+            Self::BodyTooLarge => (413, 8, INVALID, "body_too_large", "Request body too large"),
+            Self::BodyTimeout => (408, 4, "timeout", "body_timeout", "Request body did not arrive in time"),
         };
-        Answer { http, label, text }
+        Answer { http, grpc, v1, label, text }
     }
 
     /// Whether capacity exists but is taken: the caller may come again soon.
@@ -139,7 +152,9 @@ mod tests {
     #[test]
     fn a_taken_capacity_is_429_and_a_missing_one_is_5xx() {
         for reason in Reason::ALL {
-            assert_eq!(reason.is_full(), reason.answer().http == 429, "{reason:?}");
+            let answer = reason.answer();
+            assert_eq!(reason.is_full(), answer.http == 429, "{reason:?}");
+            assert!(!reason.is_full() || (answer.grpc, answer.v1) == (8, EXHAUSTED), "{reason:?}");
         }
     }
 

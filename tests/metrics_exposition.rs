@@ -125,7 +125,7 @@ fn promtool_finds_nothing_in_a_gate_where_everything_happened() {
     fill(&metrics, now);
     let levels = Levels {
         limit: 32,
-        inflight: vec![(HTTP, 33)],
+        inflight: [33, 0, 0, 0, 0],
         engine_up: vec![true],
         engine_reported_utilization: vec![Some(1.25)],
         draining: true,
@@ -408,10 +408,11 @@ fn levels_are_those_of_the_scrape() {
     let metrics = Metrics::new(&settings());
     let busy = Levels {
         limit: 32,
-        inflight: vec![(HTTP, 24)],
+        inflight: [16, 5, 2, 0, 1],
         queue_depth: 5,
         queue_capacity: 64,
         oldest_synthesis_age: Duration::from_millis(2500),
+        websocket_sessions: 7,
         engine_up: vec![true],
         engine_reported_utilization: vec![Some(0.75)],
         draining: true,
@@ -419,7 +420,12 @@ fn levels_are_those_of_the_scrape() {
     let scrape = Scrape::of(&metrics, start(), &busy);
     for (name, value) in [
         ("concurrency_limit", 32.0),
-        (r#"inflight_syntheses{protocol="http"}"#, 24.0),
+        (r#"inflight_syntheses{protocol="http"}"#, 16.0),
+        (r#"inflight_syntheses{protocol="v1"}"#, 5.0),
+        (r#"inflight_syntheses{protocol="ws-json"}"#, 2.0),
+        (r#"inflight_syntheses{protocol="ws-binary"}"#, 0.0),
+        (r#"inflight_syntheses{protocol="grpc"}"#, 1.0),
+        ("websocket_sessions", 7.0),
         ("utilization_ratio", 0.75),
         ("queue_depth", 5.0),
         ("queue_capacity", 64.0),

@@ -123,12 +123,14 @@ impl Control {
     pub fn metrics(&self) -> String {
         let now = Instant::now();
         let door = self.books.door.snapshot();
+        let taken = self.books.door.taken();
         let levels = Levels {
             limit: door.limit,
-            inflight: vec![(Protocol::Http, door.running)],
+            inflight: Protocol::ALL.map(|protocol| taken[protocol as usize]),
             queue_depth: door.waiting,
             queue_capacity: door.queue_max,
             oldest_synthesis_age: self.books.oldest_age(now),
+            websocket_sessions: 0,
             engine_up: vec![self.health.is_up()],
             engine_reported_utilization: vec![self.health.reported_utilization()],
             draining: door.draining,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::parse::{self, POSITIVE, address, boolean, choice, duration, list_of, name, path, whole};
 use super::read::Section;
 use super::sections::{
-    Admin, Admission, BODY_BYTES_MAX, CONNECTIONS_MAX, Config, Engine, Forwarding, HEAD_BYTES_MAX,
-    HEAD_BYTES_MIN, HEADERS_MAX, Limits, Listener, Log, Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime,
-    TargetSection,
+    Admin, Admission, BODY_BYTES_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, Config, Engine, Forwarding,
+    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, Limits, Listener, Log, MESSAGE_BYTES_MAX,
+    Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, WebSocket,
 };
 use super::values::{ForwardedHeaders, LogFormat, Surface, WhenFull};
 
@@ -21,6 +21,7 @@ pub(super) fn config(document: &mut Section<'_, '_>, one_listener: bool) -> Conf
         engine: engines.into_iter().next().unwrap_or_default(),
         admission: document.table("admission", admission),
         limits: document.table("limits", limits),
+        websocket: document.table("websocket", websocket),
         forwarding: document.table("forwarding", forwarding),
         target: document.table("target", target),
         metrics: document.table("metrics", metrics),
@@ -49,6 +50,9 @@ fn engine(table: &mut Section<'_, '_>) -> Engine {
     Engine {
         name: table.get("name", default.name, name),
         http: table.get("http", default.http, parse::engine_url),
+        grpc: table.get("grpc", default.grpc, parse::engine_url),
+        ws_json: table.get("ws_json", default.ws_json, parse::engine_url),
+        ws_binary: table.get("ws_binary", default.ws_binary, parse::engine_url),
         concurrency_max: table.get("concurrency_max", default.concurrency_max, parse::concurrency_max),
         connect_timeout: table.get("connect_timeout", default.connect_timeout, &positive),
         first_byte_timeout: table.get("first_byte_timeout", default.first_byte_timeout, &positive),
@@ -86,6 +90,25 @@ fn limits(table: &mut Section<'_, '_>) -> Limits {
         idle_timeout: table.get("idle_timeout", default.idle_timeout, &positive),
         caller_stall_timeout: table.get("caller_stall_timeout", default.caller_stall_timeout, &positive),
         drain_timeout: table.get("drain_timeout", default.drain_timeout, &positive),
+    }
+}
+
+fn websocket(table: &mut Section<'_, '_>) -> WebSocket {
+    let default = WebSocket::default();
+    let positive = duration(POSITIVE);
+    WebSocket {
+        sockets_max: table.get("sockets_max", default.sockets_max, whole(1..=CONNECTIONS_MAX)),
+        message_bytes_max: table.get(
+            "message_bytes_max",
+            default.message_bytes_max,
+            whole(1..=MESSAGE_BYTES_MAX),
+        ),
+        contexts_max: table.get("contexts_max", default.contexts_max, whole(1..=CONTEXTS_MAX)),
+        held_bytes_max: table.get("held_bytes_max", default.held_bytes_max, whole(1..=HELD_BYTES_MAX)),
+        ping_interval: table.get("ping_interval", default.ping_interval, &positive),
+        pong_timeout: table.get("pong_timeout", default.pong_timeout, &positive),
+        clear_release: table.get("clear_release", default.clear_release, duration(Duration::ZERO)),
+        binary_quiet: table.get("binary_quiet", default.binary_quiet, &positive),
     }
 }
 

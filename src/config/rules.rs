@@ -7,7 +7,7 @@ use super::parse::LIST_MAX;
 use super::problem::{Place, Problem};
 use super::read::{Reader, plain};
 use super::sections::Config;
-use super::values::{QueueWaitMax, WhenFull};
+use super::values::{EngineUrl, QueueWaitMax, Surface, WhenFull};
 
 /// What the rules find.
 #[derive(Debug, Default)]
@@ -88,7 +88,19 @@ impl Rules<'_, '_> {
     }
 
     fn engine_is_not_the_gate(&mut self, config: &Config) {
-        let engine = &config.engine.http;
+        for listener in 0..config.listeners.len() {
+            let (key, engine) = match config.listeners[listener].surface {
+                Surface::Http => ("engine.0.http", &config.engine.http),
+                Surface::Grpc => ("engine.0.grpc", &config.engine.grpc),
+                Surface::WsJson => ("engine.0.ws_json", &config.engine.ws_json),
+                Surface::WsBinary => ("engine.0.ws_binary", &config.engine.ws_binary),
+            };
+            self.is_not_the_gate(config, key, engine);
+        }
+    }
+
+    /// One of the engine's URLs that is used names none of the gate's own doors.
+    fn is_not_the_gate(&mut self, config: &Config, url_key: &str, engine: &EngineUrl) {
         let host = if engine.host() == "localhost" { "127.0.0.1" } else { engine.host() };
         let Ok(ip) = host.parse::<IpAddr>() else { return };
         // An address that is not this machine's for sure may have the port of a listener on any address.
@@ -98,9 +110,11 @@ impl Rules<'_, '_> {
             if same || here && overlap(listener.address, SocketAddr::new(ip, engine.port())) {
                 let key = format!("listener.{index}.address");
                 let title = "the engine is the gate itself".to_owned();
-                let keys = [("engine.0.http", "sent to"), (key.as_str(), "where the gate listens")];
-                let problem = self.problem(title, keys, "`engine.http` is where the engine listens");
-                self.findings.errors.extend(problem);
+                let keys = [(url_key, "sent to"), (key.as_str(), "where the gate listens")];
+                let name = url_key.rsplit('.').next().unwrap_or(url_key);
+                let help = format!("`engine.{name}` is where the engine listens");
+                let problem = self.problem(title, keys, &help);
+                self.findings.errors.extend(problem.filter(|new| !self.findings.errors.contains(new)));
             }
         }
     }

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderName;
+use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
@@ -32,6 +33,12 @@ pub const HEAD_BYTES_MAX: u64 = 1 << 20;
 pub const HEADERS_MAX: u64 = 1_024;
 /// Greatest bound on a synthesis request's body.
 pub const BODY_BYTES_MAX: u64 = 64 << 20;
+/// Greatest bound on a caller's WebSocket message.
+pub const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+/// Most contexts of one WebSocket that are open at once.
+pub const CONTEXTS_MAX: u64 = 65_535;
+/// Greatest bound on what is held for one synthesis on a WebSocket that has no slot yet.
+pub const HELD_BYTES_MAX: u64 = 64 << 20;
 
 /// Everything a gate needs to know before it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -52,6 +59,8 @@ pub struct Config {
     pub admission: Admission,
     /// Bounds on what a caller may send and how long it may take.
     pub limits: Limits,
+    /// What holds for WebSockets, whichever protocol they speak.
+    pub websocket: WebSocket,
     /// What the gate adds to a request on its way to the engine.
     pub forwarding: Forwarding,
     /// What the gate promises its callers.
@@ -72,6 +81,7 @@ impl Default for Config {
             engine: Engine::default(),
             admission: Admission::default(),
             limits: Limits::default(),
+            websocket: WebSocket::default(),
             forwarding: Forwarding::default(),
             target: TargetSection::default(),
             metrics: Metrics::default(),
@@ -124,8 +134,14 @@ impl Default for Listener {
 pub struct Engine {
     /// Name of the engine in metrics and logs.
     pub name: String,
-    /// Where the engine serves HTTP.
+    /// Where the engine serves HTTP and WebSocket v1.
     pub http: EngineUrl,
+    /// Where the engine serves gRPC; used where a listener has the surface `grpc`.
+    pub grpc: EngineUrl,
+    /// Where the API container serves the legacy JSON WebSocket; used where a listener has the surface `ws-json`.
+    pub ws_json: EngineUrl,
+    /// Where the API container serves the legacy binary WebSocket; used where a listener has the surface `ws-binary`.
+    pub ws_binary: EngineUrl,
     /// The limit: how many syntheses run in the engine at once.
     #[schemars(range(min = 1, max = CONCURRENCY_MAX))]
     pub concurrency_max: NonZeroU32,
@@ -168,7 +184,10 @@ impl Default for Engine {
     fn default() -> Self {
         Self {
             name: "engine".to_owned(),
-            http: EngineUrl::default(),
+            http: EngineUrl::of(Authority::from_static("127.0.0.1:8080")),
+            grpc: EngineUrl::of(Authority::from_static("127.0.0.1:7463")),
+            ws_json: EngineUrl::of(Authority::from_static("127.0.0.1:8003")),
+            ws_binary: EngineUrl::of(Authority::from_static("127.0.0.1:8002")),
             concurrency_max: const { NonZeroU32::new(32).unwrap() },
             connect_timeout: Duration::from_secs(1),
             first_byte_timeout: Duration::from_secs(30),
@@ -259,6 +278,55 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(330),
             caller_stall_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[websocket]`: what holds for WebSockets, whichever protocol they speak.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSocket {
+    /// Open WebSockets of all callers together; no synthesis is counted by it.
+    #[schemars(range(min = 1, max = CONNECTIONS_MAX))]
+    pub sockets_max: usize,
+    /// Bytes of one message from a caller.
+    #[schemars(range(min = 1, max = MESSAGE_BYTES_MAX))]
+    pub message_bytes_max: usize,
+    /// Contexts of one v1 socket that are open at once, running and waiting.
+    #[schemars(range(min = 1, max = CONTEXTS_MAX))]
+    pub contexts_max: usize,
+    /// Bytes of text held for one synthesis that has no slot yet.
+    #[schemars(range(min = 1, max = HELD_BYTES_MAX))]
+    pub held_bytes_max: usize,
+    /// Silence of a caller after which it is asked whether it is still there.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
+    pub ping_interval: Duration,
+    /// Longest wait for the answer to such a question.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
+    pub pong_timeout: Duration,
+    /// Legacy protocols: how long after `clear` a synthesis keeps its slot if the engine says nothing more.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
+    pub clear_release: Duration,
+    /// Legacy binary protocol: a synthesis is over when the engine has sent nothing for so long.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(with = "DurationText")]
+    pub binary_quiet: Duration,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            sockets_max: 4_096,
+            message_bytes_max: 1_048_576,
+            contexts_max: 64,
+            held_bytes_max: 65_536,
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(10),
+            clear_release: Duration::from_millis(500),
+            binary_quiet: Duration::from_secs(2),
         }
     }
 }

@@ -39,13 +39,24 @@ impl Threads {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Surface {
-    /// HTTP/1.1 and HTTP/2: one request is one synthesis.
+    /// HTTP/1.1 and HTTP/2: one request is one synthesis. WebSocket v1 is at `/ws`, the legacy JSON ones at `/ws3`, `/ws2`.
     Http,
+    /// gRPC over HTTP/2 without TLS.
+    Grpc,
+    /// The legacy JSON WebSocket, on any path.
+    WsJson,
+    /// The legacy binary WebSocket, on any path.
+    WsBinary,
 }
 
 impl Surface {
     /// Every choice with its name in the file.
-    pub const CHOICES: &'static [(&'static str, Self)] = &[("http", Self::Http)];
+    pub const CHOICES: &'static [(&'static str, Self)] = &[
+        ("http", Self::Http),
+        ("grpc", Self::Grpc),
+        ("ws-json", Self::WsJson),
+        ("ws-binary", Self::WsBinary),
+    ];
 }
 
 /// What happens to a synthesis when every slot is taken.
@@ -144,7 +155,7 @@ impl LogFormat {
     pub const CHOICES: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-/// Where an engine serves HTTP: `http://host:port`, nothing after it.
+/// Where an engine serves one of its surfaces: `http://host:port`, nothing after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineUrl {
     authority: Authority,
@@ -196,9 +207,9 @@ impl EngineUrl {
     }
 }
 
-impl Default for EngineUrl {
-    fn default() -> Self {
-        Self { authority: Authority::from_static("127.0.0.1:8080") }
+impl EngineUrl {
+    pub(super) const fn of(authority: Authority) -> Self {
+        Self { authority }
     }
 }
 

@@ -273,6 +273,7 @@ pub(super) struct Gauges {
     oldest: Gauge,
     window_ttfb: [Gauge; PERCENTILES.len()],
     window_rtf: [Gauge; PERCENTILES.len()],
+    sockets: Gauge,
     engine_up: Vec<Gauge>,
     engine_utilization: Vec<Gauge>,
     draining: Gauge,
@@ -300,6 +301,7 @@ impl Gauges {
             oldest: gauge(&family::OLDEST),
             window_ttfb: percentiles(&family::WINDOW_TTFB),
             window_rtf: percentiles(&family::WINDOW_RTF),
+            sockets: gauge(&family::SOCKETS),
             engine_up: engines(&family::ENGINE_UP),
             engine_utilization: engines(&family::ENGINE_UTILIZATION),
             draining: gauge(&family::DRAINING),
@@ -307,14 +309,10 @@ impl Gauges {
     }
 
     pub(super) fn set(&self, levels: &Levels, window: &Window) {
-        let running = |protocol: Protocol| -> u32 {
-            levels.inflight.iter().filter(|(of, _)| *of == protocol).map(|(_, running)| running).sum()
-        };
         let mut taken = 0.0;
-        for protocol in Protocol::ALL {
-            let running = f64::from(running(protocol));
+        for (gauge, running) in self.inflight.iter().zip(levels.inflight.map(f64::from)) {
             taken += running;
-            self.inflight[protocol as usize].set(running);
+            gauge.set(running);
         }
         self.limit.set(f64::from(levels.limit));
         self.utilization.set(taken / f64::from(levels.limit.max(1)));
@@ -325,6 +323,7 @@ impl Gauges {
             self.window_ttfb[index].set(window.ttfb_seconds(percentile).unwrap_or(f64::NAN));
             self.window_rtf[index].set(window.rtf(percentile).unwrap_or(f64::NAN));
         }
+        self.sockets.set(f64::from(levels.websocket_sessions));
         for (gauge, up) in self.engine_up.iter().zip(&levels.engine_up) {
             gauge.set(f64::from(u8::from(*up)));
         }

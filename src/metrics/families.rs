@@ -129,6 +129,8 @@ families! {
         "TTFB over the last five minutes, the wait included; NaN without a sample."
     WINDOW_RTF "window_rtf_ratio" Gauge ["percentile"]
         "Real-time factor over the last five minutes; NaN without a sample."
+    SOCKETS "websocket_sessions" Gauge []
+        "WebSockets open between callers and the engine; none of them is a synthesis."
     ENGINE_UP "engine_up" Gauge ["engine"]
         "Whether the engine answers its health check."
     ENGINE_UTILIZATION "engine_reported_utilization_ratio" Gauge ["engine"]
