@@ -113,11 +113,13 @@ pub enum Unknown {
     NotStreamed,
     /// The synthesis did not end as `ok`, so its audio is not all that was asked for.
     Incomplete,
+    /// Text still came while it sounded, and too little sounded after the last of it.
+    StreamedInput,
 }
 
 impl Unknown {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ContentType,
         Self::ContentEncoding,
         Self::Malformed,
@@ -126,6 +128,7 @@ impl Unknown {
         Self::NoAudio,
         Self::NotStreamed,
         Self::Incomplete,
+        Self::StreamedInput,
     ];
 
     /// The label value.
@@ -140,6 +143,7 @@ impl Unknown {
             Self::NoAudio => "no_audio",
             Self::NotStreamed => "not_streamed",
             Self::Incomplete => "incomplete",
+            Self::StreamedInput => "streamed_input",
         }
     }
 }
@@ -196,6 +200,19 @@ impl AudioClock {
             Parser::Sse(sse) => sse.feed(bytes),
             Parser::Json(json) => json.feed(bytes),
         }
+    }
+
+    /// Takes the next `length` bytes of the answer's body unseen. `false`, and nothing taken, where their values
+    /// matter and they must be [fed](Self::feed).
+    pub fn pass(&mut self, length: u64) -> bool {
+        let Parser::Sound(sound) = &mut self.parser else { return false };
+        match sound {
+            Sound::Pcm(pcm) => pcm.feed(length),
+            Sound::Wav(wav) => return wav.pass_unseen(length),
+            Sound::Unread(_, started) => *started |= length > 0,
+            _ => return false,
+        }
+        true
     }
 
     /// The audio heard so far: whole samples, frames or packets only.

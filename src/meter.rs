@@ -15,6 +15,10 @@
 //!
 //! An RTF is told only for a synthesis that ended `ok`. One cut short, by whomever, has paid its start-up
 //! but not brought all its audio, and a caller who stopped reading slows the stream without the engine's fault.
+//!
+//! Where text is streamed in, the engine may have to wait for words. TTFB counts from the first of them. When text
+//! still comes after the first audio byte, RTF and underrun count only over what sounds after the last of it, and
+//! an RTF takes half a second of that: see [`Meter::text`].
 
 use crate::audio::{AudioClock, Format, Unknown};
 use std::time::{Duration, Instant};
@@ -68,10 +72,27 @@ pub struct Meter {
     client_buffer: u64,
     bytes: u64,
     ran_dry: bool,
+    /// Of streamed text only.
+    texted: bool,
+    /// Text came after the first audio byte.
+    prolonged: bool,
+    /// No audio has come since the last text.
+    awaiting: bool,
+    /// The first text; 0 where it came with the request.
+    spoken: u64,
+    /// For how long playback has stood still, all in all.
+    stood: u64,
+    /// The audio that was there when the last text came, in nanoseconds.
+    before: u64,
+    /// First audio byte after the last text.
+    resumed: u64,
     clock: AudioClock,
 }
 
-const METER_BYTES_MAX: usize = 256;
+/// Less audio than this after the last text makes no RTF.
+const STRETCH_MIN: Duration = Duration::from_millis(500);
+
+const METER_BYTES_MAX: usize = 288;
 const _: () = assert!(size_of::<Meter>() <= METER_BYTES_MAX, "one is held per running synthesis");
 
 /// What one synthesis came to.
@@ -139,6 +160,13 @@ impl Meter {
             client_buffer: nanos(client_buffer),
             bytes: 0,
             ran_dry: false,
+            texted: false,
+            prolonged: false,
+            awaiting: false,
+            spoken: 0,
+            stood: 0,
+            before: 0,
+            resumed: 0,
             clock,
         }
     }
@@ -147,19 +175,53 @@ impl Meter {
     ///
     /// Returns the gap since the chunk before, from the second chunk with audio on.
     pub fn heard(&mut self, now: Instant, bytes: &[u8]) -> Option<Duration> {
-        if bytes.is_empty() {
+        self.heard_as(now, bytes.len() as u64, |clock| clock.feed(bytes))
+    }
+
+    /// Takes a chunk of `length` bytes that arrived from the engine at `now`, and that `feed` shows to the clock:
+    /// for what is not one slice of plain bytes on the wire.
+    ///
+    /// Returns the gap since the chunk before, from the second chunk with audio on.
+    pub fn heard_as(
+        &mut self,
+        now: Instant,
+        length: u64,
+        feed: impl FnOnce(&mut AudioClock),
+    ) -> Option<Duration> {
+        if length == 0 {
             return None;
         }
         let at = self.since_arrival(now);
         let gap = self.first.map(|_| Duration::from_nanos(at - self.last));
-        self.ran_dry |= self.is_dry(at);
+        if let Some(dry) = self.dry_since(at) {
+            self.ran_dry |= !self.awaiting;
+            self.stood += at - dry;
+        }
         self.last = at;
-        self.bytes += bytes.len() as u64;
-        self.clock.feed(bytes);
+        self.bytes += length;
+        feed(&mut self.clock);
         if self.first.is_none() && self.clock.started() {
             self.first = Some(at);
         }
+        if self.awaiting && nanos(self.clock.audio()) > self.before {
+            (self.awaiting, self.resumed) = (false, at);
+        }
         gap
+    }
+
+    /// Takes note that text which can be spoken reached the engine at `now`, apart from what came with the request.
+    ///
+    /// The first one starts TTFB. One that comes after the first audio byte begins RTF and underrun anew, at the
+    /// audio that follows: before it the engine may have been waiting for words.
+    pub fn text(&mut self, now: Instant) {
+        let at = self.since_arrival(now);
+        if self.first.is_some() {
+            self.before = nanos(self.clock.audio());
+            (self.prolonged, self.awaiting, self.ran_dry) = (true, true, false);
+        } else if !self.texted {
+            self.spoken = at;
+        }
+        self.texted = true;
     }
 
     /// Ends the synthesis at `now`.
@@ -172,15 +234,15 @@ impl Meter {
         // Only the engine's own failures owe the caller sound beyond the last byte. A caller who left may
         // have stopped listening long before.
         if matches!(outcome, Outcome::EngineError | Outcome::EngineTimeout | Outcome::Truncated) {
-            self.ran_dry |= self.is_dry(ended);
+            self.ran_dry |= !self.awaiting && self.dry_since(ended).is_some();
         }
         let after = |start: u64| self.first.map(|first| Duration::from_nanos(first.saturating_sub(start)));
         Measured {
             outcome,
             format: self.clock.format(),
             queue_wait: Duration::from_nanos(self.queue_wait),
-            ttfb: after(0),
-            upstream_ttfb: after(self.dispatched),
+            ttfb: after(self.spoken),
+            upstream_ttfb: after(self.dispatched.max(self.spoken)),
             rtf: self.rtf(outcome),
             audio: self.clock.audio(),
             bytes: self.bytes,
@@ -192,7 +254,8 @@ impl Meter {
     /// Dispatch to the first audio byte; `None` while none has come.
     #[must_use]
     pub fn upstream_ttfb(&self) -> Option<Duration> {
-        self.first.map(|first| Duration::from_nanos(first.saturating_sub(self.dispatched)))
+        let from = self.dispatched.max(self.spoken);
+        self.first.map(|first| Duration::from_nanos(first.saturating_sub(from)))
     }
 
     /// The audio clock, for whoever needs more than the figures.
@@ -208,20 +271,28 @@ impl Meter {
         if let Some(why) = self.clock.unknown() {
             return Err(why);
         }
-        match self.first {
+        let (first, audio) = if self.prolonged {
+            let audio = self.clock.audio().saturating_sub(Duration::from_nanos(self.before));
+            if audio < STRETCH_MIN {
+                return Err(Unknown::StreamedInput);
+            }
+            (Some(self.resumed), audio)
+        } else {
+            (self.first, self.clock.audio())
+        };
+        match first {
             Some(first) if self.last > first => {
-                Ok(Duration::from_nanos(self.last - first).div_duration_f64(self.clock.audio()))
+                Ok(Duration::from_nanos(self.last - first).div_duration_f64(audio))
             }
             _ => Err(Unknown::NotStreamed),
         }
     }
 
-    /// Whether playback has used up, before `at`, all the audio heard so far.
-    fn is_dry(&self, at: u64) -> bool {
-        self.clock.streamed()
-            && self.first.is_some_and(|first| {
-                at > first.saturating_add(self.client_buffer).saturating_add(nanos(self.clock.audio()))
-            })
+    /// When playback used up all the audio heard so far, if that was before `at`.
+    fn dry_since(&self, at: u64) -> Option<u64> {
+        let first = self.first.filter(|_| self.clock.streamed())?;
+        let played = self.client_buffer.saturating_add(self.stood).saturating_add(nanos(self.clock.audio()));
+        Some(first.saturating_add(played)).filter(|dry| at > *dry)
     }
 
     /// Nanoseconds since arrival; never before the last byte, whatever the clock does.

@@ -2,6 +2,7 @@
 //! a byte of it, never waits.
 
 pub mod headers;
+pub mod websocket;
 
 use std::borrow::Cow;
 

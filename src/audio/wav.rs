@@ -70,6 +70,16 @@ impl Wav {
         }
     }
 
+    /// Takes bytes unseen, if they are all samples.
+    pub(super) fn pass_unseen(&mut self, length: u64) -> bool {
+        let samples = self.part == Part::Data && length < self.left;
+        if samples {
+            self.left -= length;
+            self.bytes += length;
+        }
+        samples
+    }
+
     /// Goes on through the current chunk's payload; at its end a new chunk begins.
     fn pass<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         if (bytes.len() as u64) < self.left {

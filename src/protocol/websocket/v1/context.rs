@@ -1,0 +1,245 @@
+//! Decides when one context's run has ended, and whether the next may ask. Knows no encoding.
+
+use std::time::{Duration, Instant};
+
+use rimelabs_api::AudioParameters;
+
+use super::super::reading::Sound;
+use super::super::{Action, Ended, Message, Phase, Run, Settings};
+use super::wire::Event;
+use crate::audio::{AudioClock, Hint};
+use crate::meter::{Meter, Outcome};
+
+/// What is known of one context id. Lives as long as any of it does.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    pub(super) running: Option<Running>,
+    /// The next run: it waits for a slot, or for the run before it.
+    pub(super) waiting: Option<Waiting>,
+    /// `cancel`s that the engine has not confirmed.
+    unconfirmed: u32,
+    /// When they are no longer waited for.
+    unconfirmed_until: Option<Instant>,
+    /// The caller has had its last word, and the engine's is not for it.
+    hushed: bool,
+}
+
+/// A run without a slot.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) run: Run,
+    /// When it asked; `None` while the run before it is not over.
+    pub(super) asked: Option<Instant>,
+    /// More text may come.
+    pub(super) open: bool,
+    audio: Option<AudioParameters>,
+    held: Vec<Message>,
+    pub(super) held_bytes: usize,
+    /// When the first text that can be spoken came, where it was not in the `start`.
+    pub(super) spoken: Option<Instant>,
+}
+
+impl Waiting {
+    pub(super) fn new(
+        run: Run,
+        asked: Option<Instant>,
+        one_shot: bool,
+        audio: Option<AudioParameters>,
+        start: Message,
+    ) -> Self {
+        let held_bytes = start.bytes().len();
+        Self { run, asked, open: !one_shot, audio, held: vec![start], held_bytes, spoken: None }
+    }
+
+    pub(super) fn hold(&mut self, message: Message) {
+        self.held_bytes += message.bytes().len();
+        self.held.push(message);
+    }
+
+    fn clock(&self) -> AudioClock {
+        let audio = self.audio.as_ref();
+        let rate = audio.and_then(|audio| audio.sampling_rate).and_then(|rate| u32::try_from(rate).ok());
+        let hint = Hint { rate: rate.filter(|rate| *rate > 0), ..Hint::default() };
+        AudioClock::for_answer(audio.and_then(|audio| audio.audio_format.as_deref()), None, hint)
+    }
+}
+
+/// A run with a slot.
+#[derive(Debug)]
+pub(super) struct Running {
+    run: Run,
+    meter: Meter,
+    started: bool,
+    /// More text may come.
+    pub(super) open: bool,
+    /// Since when the engine, or the caller, owes the next word.
+    pub(super) since: Instant,
+    pub(super) closing: Option<Closing>,
+}
+
+/// The run that takes a context's text.
+#[derive(Debug)]
+pub(super) enum Open<'a> {
+    Waiting(&'a mut Waiting),
+    Running(&'a mut Running),
+}
+
+/// The gate has cancelled it, and waits for the engine's word.
+#[derive(Debug)]
+pub(super) struct Closing {
+    outcome: Outcome,
+    until: Instant,
+}
+
+impl Running {
+    /// Also returns the messages that were held, in order.
+    pub(super) fn new(now: Instant, waiting: Waiting, client_buffer: Duration) -> (Self, Vec<Message>) {
+        let asked = waiting.asked.unwrap_or(now);
+        let wait = now.saturating_duration_since(asked);
+        let mut meter = Meter::new(asked, now, wait, waiting.clock(), client_buffer);
+        if let Some(spoken) = waiting.spoken {
+            meter.text(spoken);
+        }
+        let (run, open) = (waiting.run, waiting.open);
+        (Self { run, meter, started: false, open, since: now, closing: None }, waiting.held)
+    }
+
+    /// The caller wrote, and it was passed on.
+    pub(super) fn wrote(&mut self, now: Instant, blank: bool) {
+        self.since = now;
+        if !blank {
+            self.meter.text(now);
+        }
+    }
+
+    pub(super) fn close(&mut self, outcome: Outcome, until: Instant) {
+        self.open = false;
+        self.closing = Some(Closing { outcome, until });
+    }
+
+    /// Whose silence it is.
+    pub(super) fn why_late(&self) -> Outcome {
+        if self.started && self.open { Outcome::CallerGone } else { Outcome::EngineTimeout }
+    }
+
+    fn deadline(&self, settings: &Settings) -> Instant {
+        let patience = match &self.closing {
+            Some(closing) => return closing.until,
+            // Whoever still writes may be what the engine waits for.
+            None if self.started && self.open => settings.writer_timeout,
+            None if self.meter.clock().started() => settings.stall_timeout,
+            None => settings.first_byte_timeout,
+        };
+        self.since + patience
+    }
+
+    pub(super) fn ended(self, now: Instant, outcome: Outcome, engine_let_go: bool) -> Action {
+        let outcome = self.closing.map_or(outcome, |closing| closing.outcome);
+        let measured = self.meter.end(now, outcome);
+        Action::Ended(Box::new(Ended { run: self.run, measured, phase: Phase::Running, engine_let_go }))
+    }
+
+    /// The engine did not confirm the gate's `cancel` in time.
+    pub(super) fn given_up(self, now: Instant) -> Action {
+        self.ended(now, Outcome::EngineTimeout, false)
+    }
+}
+
+impl Context {
+    /// Whether another `start` can only mean the next run.
+    pub(super) fn takes_start(&self) -> bool {
+        self.waiting.is_none() && self.running.as_ref().is_none_or(|running| !running.open)
+    }
+
+    /// Whether a run may go to the engine: none is there, and nothing is on its way that could end a new one.
+    pub(super) const fn is_free(&self) -> bool {
+        self.running.is_none() && self.unconfirmed == 0
+    }
+
+    pub(super) const fn is_idle(&self) -> bool {
+        self.is_free() && self.waiting.is_none()
+    }
+
+    /// The run that takes text, if one does.
+    pub(super) fn open(&mut self) -> Option<Open<'_>> {
+        match (&mut self.waiting, &mut self.running) {
+            (Some(waiting), _) => waiting.open.then_some(Open::Waiting(waiting)),
+            (None, Some(running)) => running.open.then_some(Open::Running(running)),
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn asks(&self, run: Run) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.run == run && waiting.asked.is_some())
+    }
+
+    /// A `cancel` goes to the engine; `hushed`: its confirmation is not for the caller.
+    pub(super) fn cancel_sent(&mut self, until: Instant, hushed: bool) {
+        self.unconfirmed += 1;
+        self.unconfirmed_until = Some(until);
+        self.hushed = hushed;
+    }
+
+    pub(super) fn give_up_on_answers(&mut self) {
+        self.unconfirmed = 0;
+        self.hushed = false;
+    }
+
+    pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
+        match &self.running {
+            Some(running) => Some(running.deadline(settings)),
+            None => self.unconfirmed_until.filter(|_| self.unconfirmed > 0),
+        }
+    }
+
+    /// Returns whether it is for the caller.
+    pub(super) fn started(&mut self, now: Instant) -> bool {
+        if let Some(running) = &mut self.running {
+            running.started = true;
+            running.since = now;
+        }
+        !self.hushed
+    }
+
+    /// Returns whether it is for the caller.
+    pub(super) fn audio(&mut self, now: Instant, sound: &Sound<'_>, out: &mut Vec<Action>) -> bool {
+        let Some(running) = &mut self.running else { return !self.hushed };
+        if running.closing.is_some() {
+            return false;
+        }
+        running.since = now;
+        running.started = true;
+        let silent = !running.meter.clock().started();
+        out.extend(sound.heard_by(&mut running.meter, now).map(Action::ChunkGap));
+        if silent {
+            out.extend(running.meter.upstream_ttfb().map(Action::Ttfb));
+        }
+        true
+    }
+
+    /// A terminal event. Returns whether it is for the caller.
+    pub(super) fn ended_by(&mut self, now: Instant, event: &Event<'_>, out: &mut Vec<Action>) -> bool {
+        let confirms = *event == Event::Cancelled && self.unconfirmed > 0;
+        let passes = !self.hushed;
+        if confirms {
+            self.unconfirmed -= 1;
+        }
+        if self.unconfirmed == 0 {
+            self.hushed = false;
+        }
+        let outcome = match event {
+            Event::Done => Outcome::Ok,
+            Event::Cancelled => Outcome::CallerGone,
+            _ => Outcome::EngineError,
+        };
+        // Before `started` only a refusal can end a run: anything else is the echo of a run before it.
+        let ends = |running: &Running| running.started || confirms || *event == Event::Error;
+        if self.running.as_ref().is_some_and(ends) {
+            // What the gate cancelled needs one terminal toward the caller, not two.
+            let by_gate = self.running.as_ref().is_some_and(|running| running.closing.is_some());
+            self.hushed |= by_gate && self.unconfirmed > 0;
+            out.extend(self.running.take().map(|running| running.ended(now, outcome, true)));
+        }
+        passes
+    }
+}
