@@ -5,9 +5,10 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::{Method, Request, Response, Version};
+use http::{Request, Response, Version};
+use rime_gate::config::Surface;
 use rime_gate::protocol::headers::{Forwarding, Peer, to_caller, to_engine};
-use rime_gate::protocol::{Speech, recognise};
+use rime_gate::protocol::{Recognition, Speech};
 
 fn request(connection: Option<&str>) -> Request<()> {
     let builder = Request::post("/invocations")
@@ -46,12 +47,11 @@ fn heads(c: &mut Criterion) {
         b.iter_batched_ref(response, |response| to_caller(response, Version::HTTP_11), BatchSize::SmallInput);
     });
     let paths = ["/", "/invocations", "/v1/rime-tts"].map(String::from);
-    c.bench_function("recognise/plain", |b| {
-        b.iter(|| recognise(&Method::POST, black_box("/v1/rime-tts"), &paths));
-    });
-    c.bench_function("recognise/escaped", |b| {
-        b.iter(|| recognise(&Method::POST, black_box("/v1/rime%2Dtts"), &paths));
-    });
+    let recognition = Recognition::new(Surface::Http, &paths);
+    for (name, path) in [("plain", "/v1/rime-tts"), ("escaped", "/v1/rime%2Dtts")] {
+        let request = Request::post(path).body(()).unwrap();
+        c.bench_function(&format!("recognise/{name}"), |b| b.iter(|| recognition.of(black_box(&request))));
+    }
     let body =
         br#"{"text":"Thank you for calling.","speaker":"luna","modelId":"arcana","samplingRate":24000}"#;
     c.bench_function("speech", |b| b.iter(|| Speech::from_json(black_box(body))));

@@ -5,6 +5,7 @@ pub mod body;
 mod health;
 mod orca;
 mod pool;
+mod socket;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +27,7 @@ use body::SendError;
 pub use body::{EngineBody, SendBody};
 pub use health::Health;
 use pool::{Pool, Sender};
+pub use socket::Opened;
 
 /// Why the engine gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -86,15 +88,15 @@ struct Inner {
 }
 
 impl EngineClient {
-    /// A client of the engine that `settings` describe; what it learns of the engine's state goes to `health`.
+    /// A client of the engine's surface at `url`; what it learns of the engine's state goes to `health`.
     #[must_use]
-    pub fn new(settings: &config::Engine, health: Arc<Health>) -> Self {
+    pub fn new(url: &config::EngineUrl, settings: &config::Engine, health: Arc<Health>) -> Self {
         let pool = Arc::new(Pool::new(settings.pool_idle_max, settings.pool_idle_timeout));
         let inner = Inner {
-            host: settings.http.host().to_owned(),
-            port: settings.http.port(),
+            host: url.host().to_owned(),
+            port: url.port(),
             // An authority is made of the characters of a header value.
-            authority: HeaderValue::from_str(settings.http.authority().as_str())
+            authority: HeaderValue::from_str(url.authority().as_str())
                 .unwrap_or(HeaderValue::from_static("engine")),
             connect_timeout: settings.connect_timeout,
             first_byte_timeout: settings.first_byte_timeout,
@@ -159,13 +161,18 @@ impl Inner {
         }
     }
 
-    async fn connect(&self) -> Result<Sender, EngineError> {
+    async fn dial(&self) -> Result<TcpStream, EngineError> {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
         let stream = match timeout(self.connect_timeout, connecting).await {
             Ok(stream) => stream.map_err(EngineError::Connect)?,
             Err(_) => return Err(EngineError::ConnectTimeout),
         };
         stream.set_nodelay(true).map_err(EngineError::Connect)?;
+        Ok(stream)
+    }
+
+    async fn connect(&self) -> Result<Sender, EngineError> {
+        let stream = self.dial().await?;
         // The case of the caller's headers is written as it came; the engine's is not kept: no caller may depend on it.
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         tokio::spawn(async move {

@@ -15,11 +15,12 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Access, Control};
 use crate::admission::{self, Door};
-use crate::config::{Config, Limits, QueueWaitMax, WhenFull};
+use crate::config::{Config, EngineUrl, Limits, QueueWaitMax, Surface, WhenFull};
 use crate::engine::{EngineBody, EngineClient, Health};
 use crate::listener::{self, Doorway};
 use crate::metrics::{self, Metrics};
 use crate::relay;
+use crate::relay::websocket::Sockets;
 use crate::stream::{Books, StallTimeouts};
 
 /// Connections to the admin address, and to the metrics address: scrapers, probes and a few people.
@@ -57,6 +58,7 @@ pub struct Gate {
     metrics_address: SocketAddr,
     control: Arc<Control>,
     doorway: Doorway,
+    sockets: Sockets,
     /// Of the admin and metrics addresses: they serve until the last synthesis has ended, and one's crowd does not keep
     /// the other's few out.
     back_doors: [Doorway; 2],
@@ -82,12 +84,14 @@ impl Gate {
         let door = Door::new(admission_settings(&config));
         let books = Arc::new(Books::new(door, metrics, config.engine.cancel_linger));
         let health = Arc::new(Health::default());
+        let sockets = Sockets::new(&config);
         let control = Arc::new(Control::new(
             Arc::clone(&config),
             Arc::clone(&books),
             Arc::clone(&health),
             Arc::clone(&doorway.open),
             Arc::clone(&doorway.turned_away),
+            sockets.clone(),
         ));
         let mut gate = Self {
             addresses: bound.callers.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
@@ -95,6 +99,7 @@ impl Gate {
             metrics_address: bound.metrics.local_addr().unwrap_or(config.metrics.address),
             control,
             doorway,
+            sockets,
             back_doors: [Access::Admin, Access::ReadOnly].map(|_| back_door(&config.limits)),
             workers: Vec::new(),
             stop: CancellationToken::new(),
@@ -150,6 +155,7 @@ impl Gate {
             Arc::clone(&self.control.books),
             Arc::clone(&self.control.health),
             self.doorway.clone(),
+            self.sockets.clone(),
             self.stop.clone(),
         );
         let worker = std::thread::Builder::new()
@@ -195,8 +201,11 @@ impl Gate {
         door.drain();
         self.doorway.drain.cancel();
         self.doorway.tasks.close();
+        self.sockets.drain.cancel();
+        self.sockets.tasks.close();
         let ending = async {
             self.doorway.tasks.wait().await;
+            self.sockets.tasks.wait().await;
             door.idle().await;
         };
         let started = Instant::now();
@@ -217,6 +226,7 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         self.doorway.drain.cancel();
+        self.sockets.drain.cancel();
         self.back_doors.iter().for_each(|back_door| back_door.drain.cancel());
         self.stop.cancel();
     }
@@ -245,18 +255,24 @@ impl Bound {
 
 /// One worker's life.
 async fn work(
-    sockets: Vec<std::net::TcpListener>,
+    doors: Vec<std::net::TcpListener>,
     config: Arc<Config>,
     books: Arc<Books<EngineBody>>,
     health: Arc<Health>,
     doorway: Doorway,
+    sockets: Sockets,
     stop: CancellationToken,
 ) {
-    let engine = EngineClient::new(&config.engine, health);
-    for (socket, listener) in sockets.into_iter().zip(&config.listeners) {
+    let engine = EngineClient::new(&config.engine.http, &config.engine, health);
+    for (socket, listener) in doors.into_iter().zip(&config.listeners) {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
-                let stack = relay::stack(&config, listener, &books, &engine);
+                let engine = match listener.surface {
+                    Surface::WsJson => legacy(&config.engine.ws_json, &config),
+                    Surface::WsBinary => legacy(&config.engine.ws_binary, &config),
+                    Surface::Http | Surface::Grpc => engine.clone(),
+                };
+                let stack = relay::stack(&config, listener, &books, &sockets, &engine);
                 tokio::spawn(listener::accept(socket, stack, doorway.clone()));
             }
             Err(error) => error!(%error, address = %listener.address, "a worker cannot listen"),
@@ -269,6 +285,11 @@ async fn work(
             _ = looks.tick() => engine.close_idle(),
         }
     }
+}
+
+/// A client of one of the API container's sockets. Whether the engine is up is judged by its HTTP surface alone.
+fn legacy(url: &EngineUrl, config: &Config) -> EngineClient {
+    EngineClient::new(url, &config.engine, Arc::default())
 }
 
 /// The way in for operators: few, and none of them silent for long, so that probes always get through.

@@ -6,34 +6,95 @@ pub mod websocket;
 
 use std::borrow::Cow;
 
-use http::Method;
+use http::header::UPGRADE;
+use http::{Method, Request, Version};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::config::Surface;
 
 /// What a request is to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One unit of engine work: it needs a slot.
     Synthesis,
+    /// A WebSocket: no unit of work itself, it carries some.
+    Socket(Dialect),
     /// Everything else: never queued, never counted.
     PassThrough,
 }
 
-/// Tells a synthesis from the rest: `POST` to one of `synthesis_paths`.
-///
-/// The comparison is on the path's meaning, not on its spelling: an engine whose router decodes `%69` or folds
-/// `//` would otherwise serve syntheses that the gate took for something else. Taking too much for a synthesis
-/// costs a slot; taking too little breaks the limit. `synthesis_paths` are in normal form: see [`normalised`].
-#[must_use]
-pub fn recognise(method: &Method, path: &str, synthesis_paths: &[String]) -> Kind {
-    if !method.as_str().eq_ignore_ascii_case("POST") {
-        return Kind::PassThrough;
+/// What is spoken on a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Contexts, each a synthesis, in JSON or protobuf.
+    V1,
+    /// The legacy JSON protocol, as the API container has it at `/ws3`.
+    Ws3,
+    /// The legacy JSON protocol of `/ws2`, whose `done` says so twice.
+    Ws2,
+    /// The legacy binary protocol: bare text in, bare sound out.
+    Binary,
+}
+
+/// What the requests of one listener are.
+#[derive(Clone, Debug)]
+pub struct Recognition {
+    surface: Surface,
+    synthesis_paths: Vec<String>,
+}
+
+impl Recognition {
+    /// For a listener that stands for `surface`.
+    #[must_use]
+    pub fn new(surface: Surface, synthesis_paths: &[String]) -> Self {
+        Self { surface, synthesis_paths: synthesis_paths.iter().map(|path| normalised(path)).collect() }
     }
-    let known = |path: &str| synthesis_paths.iter().any(|known| known == path);
-    if known(path) || (!is_plain(path) && known(&normalised(path))) {
-        return Kind::Synthesis;
+
+    /// Tells a synthesis, a `POST` to one of the synthesis paths, and a WebSocket from the rest.
+    ///
+    /// The comparison is on the path's meaning, not on its spelling: an engine whose router decodes `%69` or folds
+    /// `//` would otherwise serve syntheses that the gate took for something else. Taking too much for a synthesis
+    /// costs a slot; taking too little breaks the limit. So an upgrade that is none of the known sockets is no upgrade.
+    #[must_use]
+    pub fn of<B>(&self, request: &Request<B>) -> Kind {
+        let path = request.uri().path();
+        let legacy = !matches!(self.surface, Surface::Http | Surface::Grpc);
+        // Where every path is a socket's, so is a `POST` that asks for one; `armchair` does.
+        if !legacy && self.is_synthesis(request.method(), path) {
+            return Kind::Synthesis;
+        }
+        if asks_for_a_socket(request)
+            && let Some(dialect) = self.dialect(path)
+        {
+            return Kind::Socket(dialect);
+        }
+        if legacy && self.is_synthesis(request.method(), path) { Kind::Synthesis } else { Kind::PassThrough }
     }
-    Kind::PassThrough
+
+    fn is_synthesis(&self, method: &Method, path: &str) -> bool {
+        let known = |path: &str| self.synthesis_paths.iter().any(|known| known == path);
+        method.as_str().eq_ignore_ascii_case("POST")
+            && (known(path) || (!is_plain(path) && known(&normalised(path))))
+    }
+
+    fn dialect(&self, path: &str) -> Option<Dialect> {
+        match (self.surface, normalised(path).as_str()) {
+            (Surface::Http, "/ws") => Some(Dialect::V1),
+            (Surface::Http, "/ws3") => Some(Dialect::Ws3),
+            (Surface::Http | Surface::WsJson, "/ws2") => Some(Dialect::Ws2),
+            (Surface::WsJson, _) => Some(Dialect::Ws3),
+            (Surface::WsBinary, _) => Some(Dialect::Binary),
+            (Surface::Http | Surface::Grpc, _) => None,
+        }
+    }
+}
+
+/// Whether a request asks to become a WebSocket (RFC 6455 section 4.1). By `POST` too: `armchair` upgrades that way.
+fn asks_for_a_socket<B>(request: &Request<B>) -> bool {
+    let asked = request.headers().get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    request.version() == Version::HTTP_11
+        && asked.flat_map(|list| list.split(',')).any(|one| one.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// Whether the path is its own normal form, so that comparing it as it stands is enough.
@@ -188,8 +249,17 @@ impl<'de> Visitor<'de> for FieldVisitor {
 mod tests {
     use super::*;
 
-    fn paths() -> Vec<String> {
-        ["/", "/invocations", "/v1/rime-tts"].map(String::from).to_vec()
+    fn recognise(surface: Surface, method: &str, path: &str, upgrade: Option<&str>) -> Kind {
+        let paths = ["/", "/invocations", "/v1/rime-tts"].map(String::from);
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(upgrade) = upgrade {
+            request = request.header(UPGRADE, upgrade);
+        }
+        Recognition::new(surface, &paths).of(&request.body(()).unwrap())
+    }
+
+    fn http(method: &str, path: &str) -> Kind {
+        recognise(Surface::Http, method, path, None)
     }
 
     #[test]
@@ -208,20 +278,49 @@ mod tests {
             "//",
             "/..",
         ] {
-            assert_eq!(recognise(&Method::POST, path, &paths()), Kind::Synthesis, "{path}");
+            assert_eq!(http("POST", path), Kind::Synthesis, "{path}");
+            let upgraded = recognise(Surface::Http, "POST", path, Some("websocket"));
+            assert_eq!(
+                upgraded,
+                Kind::Synthesis,
+                "{path}: an engine that ignores the upgrade speaks at once"
+            );
         }
     }
 
     #[test]
     fn everything_else_passes_through() {
-        for path in ["/health", "/invocations2", "/v1", "/%", "/%6", "/%zz", "*", "", "/Invocations"] {
-            let kind = recognise(&Method::POST, path, &paths());
-            assert_eq!(kind, if path.is_empty() { kind } else { Kind::PassThrough }, "{path}");
+        for path in ["/health", "/invocations2", "/v1", "/%", "/%6", "/%zz", "/Invocations", "/ws"] {
+            assert_eq!(http("POST", path), Kind::PassThrough, "{path}");
         }
-        assert_eq!(recognise(&Method::GET, "/", &paths()), Kind::PassThrough);
-        let lower = Method::from_bytes(b"post").unwrap();
-        assert_eq!(recognise(&lower, "/", &paths()), Kind::Synthesis, "an engine may not mind the case");
-        assert_eq!(recognise(&Method::HEAD, "/invocations", &paths()), Kind::PassThrough);
+        assert_eq!(http("GET", "/"), Kind::PassThrough);
+        assert_eq!(http("post", "/"), Kind::Synthesis, "an engine may not mind the case");
+        assert_eq!(http("HEAD", "/invocations"), Kind::PassThrough);
+        assert_eq!(http("OPTIONS", "*"), Kind::PassThrough);
+    }
+
+    #[test]
+    fn a_socket_is_told_by_its_surface_and_path_and_by_post_too() {
+        use Dialect::{Binary, V1, Ws2, Ws3};
+        for (surface, path, dialect) in [
+            (Surface::Http, "/ws", Some(V1)),
+            (Surface::Http, "//w%73/?a=1", Some(V1)),
+            (Surface::Http, "/ws3?speaker=cove", Some(Ws3)),
+            (Surface::Http, "/ws2", Some(Ws2)),
+            (Surface::Http, "/other", None),
+            (Surface::WsJson, "/", Some(Ws3)),
+            (Surface::WsJson, "/ws", Some(Ws3)),
+            (Surface::WsJson, "/ws2?a", Some(Ws2)),
+            (Surface::WsBinary, "/", Some(Binary)),
+            (Surface::Grpc, "/ws", None),
+        ] {
+            for (method, upgrade) in [("GET", "websocket"), ("POST", "h2c, WebSocket")] {
+                let kind = recognise(surface, method, path, Some(upgrade));
+                assert_eq!(kind, dialect.map_or(Kind::PassThrough, Kind::Socket), "{surface:?} {path}");
+            }
+            assert_ne!(recognise(surface, "GET", path, None), Kind::Socket(V1));
+            assert_eq!(recognise(surface, "GET", path, Some("h2c")), Kind::PassThrough);
+        }
     }
 
     #[test]

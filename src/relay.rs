@@ -13,6 +13,7 @@
 pub mod answer;
 pub mod metering;
 pub mod upload;
+pub mod websocket;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 use tower_http::classify::{NeverClassifyEos, ServerErrorsFailureClass};
@@ -34,19 +35,20 @@ use crate::config::{Config, Listener};
 use crate::engine::{EngineBody, EngineClient, SendBody};
 use crate::metrics::Protocol;
 use crate::protocol::headers::{self, Forwarding, Peer};
-use crate::protocol::{self, Kind};
+use crate::protocol::{Kind, Recognition};
 use crate::refusal::{Reason, Refusal};
 use crate::stream::Books;
 use answer::Body;
 use metering::MeteringLayer;
 use upload::UploadLayer;
+use websocket::Sockets;
 
 mod request_id;
 
 /// What the relay does to every request alike.
 #[derive(Debug)]
 struct Settings {
-    synthesis_paths: Vec<String>,
+    recognition: Recognition,
     forwarding: Forwarding,
     stall_timeout: Duration,
     status_when_full: u16,
@@ -57,6 +59,7 @@ pub fn stack(
     config: &Config,
     listener: &Listener,
     books: &Arc<Books<EngineBody>>,
+    sockets: &Sockets,
     engine: &EngineClient,
 ) -> impl Service<Request<Incoming>, Response = Response<TracedBody>, Error = Infallible, Future: Send>
 + Clone
@@ -66,7 +69,7 @@ pub fn stack(
 + use<> {
     let forwarding = &config.forwarding;
     let settings = Settings {
-        synthesis_paths: listener.synthesis_paths.iter().map(|path| protocol::normalised(path)).collect(),
+        recognition: Recognition::new(listener.surface, &listener.synthesis_paths),
         forwarding: Forwarding {
             x_forwarded: forwarding.forwarded_headers.x_forwarded(),
             forwarded: forwarding.forwarded_headers.forwarded(),
@@ -95,7 +98,13 @@ pub fn stack(
                 .on_failure(()),
         )
         .service(Relay {
-            shared: Arc::new(Shared { settings, books: Arc::clone(books), pass: engine.clone(), synthesis }),
+            shared: Arc::new(Shared {
+                settings,
+                books: Arc::clone(books),
+                sockets: sockets.clone(),
+                engine: engine.clone(),
+                synthesis,
+            }),
         })
 }
 
@@ -119,7 +128,8 @@ pub struct Relay<S> {
 struct Shared<S> {
     settings: Settings,
     books: Arc<Books<EngineBody>>,
-    pass: EngineClient,
+    sockets: Sockets,
+    engine: EngineClient,
     synthesis: S,
 }
 
@@ -161,12 +171,17 @@ where
                 synthesis.await
             }
             Ok(Kind::PassThrough) => self.pass_through(request).await,
+            // Boxed for the same reason as a pass-through: its state would be carried by every request.
+            Ok(Kind::Socket(dialect)) => {
+                Box::pin(websocket::open(request, dialect, &self.sockets, &self.books, &self.engine)).await
+            }
             Err(bad) => {
                 self.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
                 return answer::bad_request(&bad, caller);
             }
         };
         match served {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
             Ok(mut response) => {
                 headers::to_caller(&mut response, caller);
                 response
@@ -182,7 +197,7 @@ where
 
     fn to_engine(&self, request: &mut Request<Incoming>) -> Result<Kind, headers::BadHead> {
         let settings = &self.settings;
-        let kind = protocol::recognise(request.method(), request.uri().path(), &settings.synthesis_paths);
+        let kind = settings.recognition.of(request);
         let peer = request.extensions_mut().remove::<Peer>().unwrap_or_default();
         headers::to_engine(request, &peer, &settings.forwarding)?;
         Ok(kind)
@@ -191,7 +206,7 @@ where
     /// Health, voices and all else that is no synthesis: never queued, never counted.
     async fn pass_through(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         // Boxed: the state of a pass-through would make every synthesis' future larger.
-        match Box::pin(self.pass.send(request.map(SendBody::PassThrough))).await {
+        match Box::pin(self.engine.send(request.map(SendBody::PassThrough))).await {
             Ok(response) => Ok(response.map(|body| Body::pass_through(body, self.settings.stall_timeout))),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a request was not passed through");

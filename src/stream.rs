@@ -25,6 +25,21 @@ pub struct Books<B> {
     /// How long a slot stays taken after a synthesis was cancelled: the engine works on until it notices.
     pub cancel_linger: Duration,
     running: Mutex<Slab<Arc<Live<B>>>>,
+    /// When those arrived that no stream of the gate carries: on sockets, several share one.
+    elsewhere: Mutex<Slab<Instant>>,
+}
+
+/// A synthesis that runs elsewhere than in a [`Metered`] stream, written down until this is dropped.
+#[derive(Debug)]
+pub struct Entry<B> {
+    books: Arc<Books<B>>,
+    key: usize,
+}
+
+impl<B> Drop for Entry<B> {
+    fn drop(&mut self) {
+        self.books.elsewhere().remove(self.key);
+    }
 }
 
 /// Whose synthesis it is, as far as the figures tell.
@@ -96,7 +111,16 @@ impl<B> Books<B> {
     /// Empty books.
     #[must_use]
     pub fn new(door: Door, metrics: Arc<Metrics>, cancel_linger: Duration) -> Self {
-        Self { door, metrics, cancel_linger, running: Mutex::new(Slab::new()) }
+        Self { door, metrics, cancel_linger, running: Mutex::default(), elsewhere: Mutex::default() }
+    }
+
+    /// Writes down a synthesis that arrived at `arrived` and now runs elsewhere.
+    pub fn enter(self: &Arc<Self>, arrived: Instant) -> Entry<B> {
+        Entry { books: Arc::clone(self), key: self.elsewhere().insert(arrived) }
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, Slab<Instant>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn running(&self) -> MutexGuard<'_, Slab<Arc<Live<B>>>> {
@@ -107,8 +131,9 @@ impl<B> Books<B> {
     #[must_use]
     pub fn oldest_age(&self, now: Instant) -> Duration {
         let running = self.running();
-        let arrivals = running.iter().filter_map(|(_, live)| live.lock().as_ref().map(|state| state.arrived));
-        arrivals.min().map_or(Duration::ZERO, |arrived| now - arrived)
+        let streams = running.iter().filter_map(|(_, live)| live.lock().as_ref().map(|state| state.arrived));
+        let elsewhere = self.elsewhere().iter().map(|(_, arrived)| *arrived).min();
+        streams.chain(elsewhere).min().map_or(Duration::ZERO, |arrived| now - arrived)
     }
 
     /// Ends every stream that has stood still for too long, and gives back its slot. A stream whose caller stopped

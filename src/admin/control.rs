@@ -12,6 +12,7 @@ use tracing::info;
 use crate::config::Config;
 use crate::engine::{EngineBody, Health};
 use crate::metrics::{Levels, Protocol};
+use crate::relay::websocket::Sockets;
 use crate::stream::Books;
 
 /// Reads the gate's levels and changes its limit.
@@ -24,6 +25,7 @@ pub struct Control {
     config: Arc<Config>,
     connections: Arc<AtomicUsize>,
     connections_turned_away: Arc<AtomicUsize>,
+    sockets: Sockets,
     started: Instant,
 }
 
@@ -56,6 +58,8 @@ pub struct Status {
     pub connections: usize,
     /// Connections turned away since the start.
     pub connections_turned_away: usize,
+    /// Open WebSockets.
+    pub websocket_sessions: usize,
     /// The engine behind the gate.
     pub engine: EngineStatus,
     /// What the target asks.
@@ -99,8 +103,10 @@ impl Control {
         health: Arc<Health>,
         connections: Arc<AtomicUsize>,
         connections_turned_away: Arc<AtomicUsize>,
+        sockets: Sockets,
     ) -> Self {
-        Self { books, health, config, connections, connections_turned_away, started: Instant::now() }
+        let started = Instant::now();
+        Self { books, health, config, connections, connections_turned_away, sockets, started }
     }
 
     /// Whether a synthesis would be admitted. Full is still ready: taking a full gate out of service would send its
@@ -130,7 +136,7 @@ impl Control {
             queue_depth: door.waiting,
             queue_capacity: door.queue_max,
             oldest_synthesis_age: self.books.oldest_age(now),
-            websocket_sessions: 0,
+            websocket_sessions: u32::try_from(self.sockets.open()).unwrap_or(u32::MAX),
             engine_up: vec![self.health.is_up()],
             engine_reported_utilization: vec![self.health.reported_utilization()],
             draining: door.draining,
@@ -158,6 +164,7 @@ impl Control {
             oldest_synthesis_age_seconds: seconds(self.books.oldest_age(now)),
             connections: self.connections.load(Relaxed),
             connections_turned_away: self.connections_turned_away.load(Relaxed),
+            websocket_sessions: self.sockets.open(),
             engine: EngineStatus {
                 name: engine.name.clone(),
                 url: engine.http.to_string(),

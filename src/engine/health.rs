@@ -89,7 +89,7 @@ impl Health {
     /// Dropping it stops the asking; the last state stays.
     pub async fn watch(self: Arc<Self>, settings: config::Engine) {
         // A client of its own: a probe must not take a connection from a synthesis.
-        let client = EngineClient::new(&settings, Arc::clone(&self));
+        let client = EngineClient::new(&settings.http, &settings, Arc::clone(&self));
         let mut ticks = interval(settings.health_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -104,8 +104,8 @@ where
     if limits.headers_max != HEADERS_MAX_INLINE {
         builder.max_headers(limits.headers_max);
     }
-    let mut connection = pin!(builder.serve_connection(io, service));
-    attend(connection.as_mut(), http1::Connection::graceful_shutdown, watch, limits, drain).await
+    let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+    attend(connection.as_mut(), http1::UpgradeableConnection::graceful_shutdown, watch, limits, drain).await
 }
 
 async fn http2<S, B>(

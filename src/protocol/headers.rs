@@ -194,7 +194,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Drops fields without disturbing the order of the others, which `HeaderMap::remove` would do.
-fn drop_fields(headers: &mut HeaderMap, dropped: impl Fn(&HeaderName) -> bool) {
+pub fn drop_fields(headers: &mut HeaderMap, dropped: impl Fn(&HeaderName) -> bool) {
     let mut kept = HeaderMap::with_capacity(headers.len());
     let mut keeping = None;
     for (name, value) in std::mem::take(headers) {

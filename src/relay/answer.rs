@@ -115,6 +115,12 @@ pub fn bad_request(bad: &BadHead, caller: Version) -> Response<Body> {
     response
 }
 
+/// The body of an answer that has none.
+#[must_use]
+pub fn empty() -> Body {
+    Body::Text(Full::default())
+}
+
 fn line(code: u16, reason: Reason, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::Text(Full::from(format!("{text}\n"))));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

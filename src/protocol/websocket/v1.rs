@@ -285,7 +285,12 @@ impl Session {
         engine_let_go: bool,
         out: &mut Vec<Action>,
     ) {
-        for context in std::mem::take(&mut self.contexts).into_values() {
+        for (name, context) in std::mem::take(&mut self.contexts) {
+            if engine_let_go && (context.running.is_some() || context.waiting.is_some()) {
+                let reason = Reason::EngineUnavailable;
+                let (kind, text) = (kind(reason), reason.answer().text);
+                out.push(Action::ToCaller(wire::error(self.encoding, &name, kind, text)));
+            }
             if let Some(of) = context.running {
                 out.push(of.ended(now, running, engine_let_go));
             }

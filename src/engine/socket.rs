@@ -1,0 +1,59 @@
+//! Opens a WebSocket to the engine. Decides nothing of what is said on it.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use super::body::{EngineBody, SendBody};
+use super::{EngineClient, EngineError, lost};
+
+/// What the engine says to a request for a WebSocket.
+#[derive(Debug)]
+pub enum Opened {
+    /// It switches protocols: its head, and the connection to come.
+    Switched(Response<()>, OnUpgrade),
+    /// It does not: its answer.
+    Answered(Response<EngineBody>),
+}
+
+impl EngineClient {
+    /// Asks the engine for a WebSocket, on a connection of its own: one that was kept could have been closed meanwhile,
+    /// and what asks for a socket is not sent twice.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] where no response head came.
+    pub async fn open_socket(&self, request: Request<SendBody>) -> Result<Opened, EngineError> {
+        let inner = &*self.inner;
+        let opening = async {
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(inner.dial().await?)).await.map_err(lost)?;
+            tokio::spawn(async move {
+                // How a connection ends is told to whoever waits for its answer.
+                let _ = connection.with_upgrades().await;
+            });
+            let mut response = sender.send_request(request).await.map_err(lost)?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let upgraded = hyper::upgrade::on(&mut response);
+                return Ok(Opened::Switched(response.map(drop), upgraded));
+            }
+            Ok(Opened::Answered(response.map(|body| EngineBody::new(body, sender, Arc::clone(&inner.pool)))))
+        };
+        let opened = match timeout(inner.first_byte_timeout, opening).await {
+            Ok(opened) => opened,
+            Err(_) => Err(EngineError::FirstByteTimeout),
+        };
+        if let Err(EngineError::Connect(_) | EngineError::ConnectTimeout) = &opened {
+            inner.health.unreachable();
+        }
+        opened
+    }
+}
