@@ -6,7 +6,9 @@
 //! writes itself are refusals and confirmations. Nothing that an engine could take for the start of a synthesis
 //! leaves a session before that synthesis was [`granted`](Session::granted).
 
+mod line;
 mod reading;
+mod sentence;
 pub mod v1;
 
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use crate::meter::{Measured, Outcome};
 use crate::refusal::Reason;
 
+pub use line::{Dialect, Segment};
 pub use v1::Encoding;
 
 /// A WebSocket data message (RFC 6455 section 5.6), whole.
@@ -144,6 +147,7 @@ pub struct Session(Kind);
 #[derive(Debug)]
 enum Kind {
     V1(v1::Session),
+    Line(line::Session),
 }
 
 /// Calls the same method of whichever session this is.
@@ -151,6 +155,7 @@ macro_rules! each {
     ($session:expr, $it:ident => $call:expr) => {
         match $session {
             Kind::V1($it) => $call,
+            Kind::Line($it) => $call,
         }
     };
 }
@@ -160,6 +165,18 @@ impl Session {
     #[must_use]
     pub fn v1(encoding: Encoding, settings: Settings) -> Self {
         Self(Kind::V1(v1::Session::new(encoding, settings)))
+    }
+
+    /// A legacy JSON socket (`ws3`, `ws2`).
+    #[must_use]
+    pub fn json(dialect: Dialect, settings: Settings) -> Self {
+        Self(Kind::Line(line::Session::json(dialect, settings)))
+    }
+
+    /// A legacy binary socket (`ws`).
+    #[must_use]
+    pub fn binary(dialect: Dialect, settings: Settings) -> Self {
+        Self(Kind::Line(line::Session::binary(dialect, settings)))
     }
 
     /// The caller sent a data message.
