@@ -21,6 +21,7 @@ pub mod counts;
 mod door;
 pub mod faults;
 pub mod gpu;
+mod grpc;
 mod http;
 mod legacy;
 pub mod profile;
@@ -64,6 +65,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Settings {
     /// Where it listens; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where `rime.TextToSpeech` is served, if it is; HTTP/2 with prior knowledge.
+    pub grpc: Option<SocketAddr>,
     /// Where the legacy JSON WebSocket has a listener of its own, if it has.
     pub ws_json: Option<SocketAddr>,
     /// Where the legacy binary WebSocket has a listener, if it has.
@@ -98,6 +101,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            grpc: None,
             ws_json: None,
             ws_binary: None,
             profile: Profile::default(),
@@ -142,6 +146,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Engine {
     address: SocketAddr,
+    grpc: Option<SocketAddr>,
     ws_json: Option<SocketAddr>,
     ws_binary: Option<SocketAddr>,
     witness: Witness,
@@ -166,15 +171,16 @@ pub async fn start(settings: Settings) -> Result<Engine, StartError> {
 
     let (http, address) = listen(settings.listen).await?;
     let mut listeners = vec![(http, Kind::Http)];
-    let mut bound = [None; 2];
-    let further = [(settings.ws_json, Kind::WsJson), (settings.ws_binary, Kind::WsBinary)];
+    let mut bound = [None; 3];
+    let further =
+        [(settings.grpc, Kind::Grpc), (settings.ws_json, Kind::WsJson), (settings.ws_binary, Kind::WsBinary)];
     for (bound, (address, kind)) in bound.iter_mut().zip(further) {
         let Some(address) = address else { continue };
         let (listener, address) = listen(address).await?;
         *bound = Some(address);
         listeners.push((listener, kind));
     }
-    let [ws_json, ws_binary] = bound;
+    let [grpc, ws_json, ws_binary] = bound;
 
     let witness = Witness::default();
     let gpu = Gpu::new(settings.profile.clone(), limits, settings.seed);
@@ -199,7 +205,7 @@ pub async fn start(settings: Settings) -> Result<Engine, StartError> {
         kill: kill.clone(),
     });
 
-    let engine = Engine { address, ws_json, ws_binary, witness, tasks, graceful, kill };
+    let engine = Engine { address, grpc, ws_json, ws_binary, witness, tasks, graceful, kill };
     let kill = engine.kill.clone();
     tokio::spawn(async move { kill.run_until_cancelled(worker.run()).await });
     for (listener, kind) in listeners {
@@ -235,6 +241,12 @@ impl Engine {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where gRPC is served, if [`Settings::grpc`] asked for it.
+    #[must_use]
+    pub fn grpc(&self) -> Option<SocketAddr> {
+        self.grpc
     }
 
     /// Where the legacy JSON WebSocket listens, if [`Settings::ws_json`] asked for it.

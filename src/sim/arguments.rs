@@ -20,6 +20,9 @@ pub struct Arguments {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Where to listen for gRPC, without TLS
+    #[arg(long, value_name = "ADDR")]
+    pub grpc: Option<SocketAddr>,
     /// Where to listen for the legacy JSON WebSocket, at any path; it is at /ws3 and /ws2 of --listen too
     #[arg(long, value_name = "ADDR")]
     pub ws_json: Option<SocketAddr>,
@@ -116,7 +119,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         [Err(error), _] | [_, Err(error)] => return fail(&error, 1),
     };
     println!("listening on http://{}", engine.address());
-    for (surface, address) in [("ws-json", engine.ws_json()), ("ws-binary", engine.ws_binary())] {
+    let further = [("grpc", engine.grpc()), ("ws-json", engine.ws_json()), ("ws-binary", engine.ws_binary())];
+    for (surface, address) in further {
         if let Some(address) = address {
             println!("listening for {surface} on {address}");
         }
@@ -144,6 +148,7 @@ impl Arguments {
         };
         Ok(Settings {
             listen: self.listen,
+            grpc: self.grpc,
             ws_json: self.ws_json,
             ws_binary: self.ws_binary,
             profile: profile(&self.profile)?,

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::counts::{Open, Protocol, Socket, Witness};
 use super::faults::{Blow, Dice, Fate};
+use super::grpc;
 use super::legacy::{Legacy, OnClear, Wire};
 use super::request::{Order, Style, Voice};
 use super::socket::{self, Session};
@@ -78,9 +79,12 @@ pub(super) async fn answer<B>(
     mut request: Request<B>,
 ) -> Result<Response<Reply>, Infallible>
 where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
+    if kind == Kind::Grpc {
+        return Ok(grpc::answer(surface, request).await);
+    }
     let id = request.headers().get(&X_REQUEST_ID).cloned();
     let mut response = match socket_at(kind, request.uri().path()) {
         Some(door) => surface.open_socket(door, &mut request, open),
@@ -324,6 +328,7 @@ fn json(value: &serde_json::Value) -> Response<Reply> {
 pub(super) enum Reply {
     Whole(Option<Bytes>),
     Speech { speech: Box<Speech>, length: Option<u64> },
+    Grpc(Box<grpc::Answer>),
 }
 
 impl Body for Reply {
@@ -336,6 +341,7 @@ impl Body for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, Struck>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Grpc(answer) => answer.poll_frame(context),
             Self::Speech { speech, .. } => {
                 speech.poll_bytes(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
@@ -346,6 +352,7 @@ impl Body for Reply {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Speech { speech, .. } => speech.is_finished(),
+            Self::Grpc(answer) => answer.is_end_stream(),
         }
     }
 
@@ -353,7 +360,7 @@ impl Body for Reply {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Speech { length: Some(length), .. } => SizeHint::with_exact(*length),
-            Self::Speech { length: None, .. } => SizeHint::default(),
+            Self::Speech { length: None, .. } | Self::Grpc(_) => SizeHint::default(),
         }
     }
 }
