@@ -308,6 +308,27 @@ mod tests {
         bytes
     }
 
+    #[test]
+    fn sound_of_a_length_not_known_before_is_the_same_in_the_end() {
+        let audio = Duration::from_millis(1_234);
+        for format in [Format::Wav { exact: false }, Format::Pcm, Format::Mulaw, Format::Mp3] {
+            let mut encoder = Encoder::open(format, 24_000);
+            let mut bytes = Vec::new();
+            for produced in [audio / 3, audio, audio] {
+                while let Some(piece) = encoder.next(produced) {
+                    bytes.extend_from_slice(&piece);
+                }
+                assert!(!encoder.is_finished());
+            }
+            encoder.end(audio);
+            while let Some(piece) = encoder.next(audio) {
+                bytes.extend_from_slice(&piece);
+            }
+            assert!(encoder.is_finished());
+            assert_eq!(bytes, whole(format, 24_000, audio, &[]));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]

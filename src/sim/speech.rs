@@ -38,6 +38,8 @@ pub(super) struct Speech {
     /// Audio after which the fate strikes.
     strikes: Duration,
     ahead: Option<Bytes>,
+    /// What was sent before a blow has had its chance to leave.
+    flushed: bool,
 }
 
 impl Speech {
@@ -61,6 +63,7 @@ impl Speech {
             blow: fate.blow,
             strikes: Duration::MAX,
             ahead: None,
+            flushed: false,
         }
     }
 
@@ -161,7 +164,7 @@ impl Speech {
                 return Poll::Ready(Some(Ok(bytes)));
             }
             if strikes {
-                return self.strike();
+                return self.strike(context);
             }
             let Some(production) = &self.production else { return Poll::Ready(None) };
             match production.poll_progress(context, self.progress) {
@@ -176,13 +179,18 @@ impl Speech {
         }
     }
 
-    fn strike(&mut self) -> Poll<Option<Result<Bytes, Struck>>> {
+    fn strike(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Struck>>> {
         let struck = match self.blow {
             // Nobody will wake the caller: it has to give up.
             Blow::Stall(_) => return Poll::Pending,
             Blow::MidError(_) | Blow::Error => Struck::Error,
             _ => Struck::Cut,
         };
+        if !std::mem::replace(&mut self.flushed, true) {
+            // An HTTP/1 connection that breaks throws away what it has not flushed, and it flushes while it waits.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.end(Ending::Failed);
         Poll::Ready(Some(Err(struck)))
     }
