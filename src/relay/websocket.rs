@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -43,7 +44,6 @@ pub struct Sockets {
 struct Settings {
     websocket: WebSocket,
     caller_stall_timeout: Duration,
-    engine_stall_timeout: Duration,
     protocol: websocket::Settings,
 }
 
@@ -54,7 +54,6 @@ impl Sockets {
         let settings = Settings {
             websocket: config.websocket.clone(),
             caller_stall_timeout: config.limits.caller_stall_timeout,
-            engine_stall_timeout: config.engine.stall_timeout,
             protocol: websocket::Settings {
                 client_buffer: config.target.client_buffer,
                 held_bytes_max: config.websocket.held_bytes_max,
@@ -122,10 +121,7 @@ pub(super) async fn open(
     let request = to_engine(request);
     let (response, upstream) = match engine.open_socket(request).await {
         Ok(Opened::Switched(response, upstream)) => (response, upstream),
-        Ok(Opened::Answered(response)) => {
-            let stall_timeout = sockets.settings.engine_stall_timeout;
-            return Ok(response.map(|body| Body::pass_through(body, stall_timeout)));
-        }
+        Ok(Opened::Answered(response)) => return Ok(response.map(answer::whole)),
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, "the engine did not open a WebSocket");
             return Err(Refusal::new(error.reason()));
@@ -210,7 +206,7 @@ fn to_engine(request: Request<Incoming>) -> Request<SendBody> {
 
 /// The head that the caller gets.
 fn to_caller(response: Response<()>) -> Response<Body> {
-    let mut response = response.map(|()| answer::empty());
+    let mut response = response.map(|()| answer::whole(Bytes::new()));
     headers::to_caller(&mut response, Version::HTTP_11);
     // `armchair` takes no other spelling.
     upgrade(response.headers_mut(), HeaderValue::from_static("upgrade"));
