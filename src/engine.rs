@@ -125,8 +125,11 @@ impl EngineClient {
         if !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, self.inner.authority.clone());
         }
-        let deadline = Instant::now() + self.inner.first_byte_timeout;
-        Sending { inner: Arc::clone(&self.inner), deadline, way: Inner::way(&self.inner, request, deadline) }
+        let inner = Arc::clone(&self.inner);
+        let now = Instant::now();
+        let deadline = now + inner.first_byte_timeout;
+        let way = Inner::way(&inner, request, now, deadline);
+        Sending { inner, deadline, way }
     }
 }
 
@@ -170,7 +173,7 @@ impl Future for Sending {
             };
             break match (answered, std::mem::replace(&mut this.way, Way::Answered)) {
                 (Err(Unanswered::Unsent(request, _)), _) => {
-                    this.way = Inner::way(&this.inner, *request, this.deadline);
+                    this.way = Inner::way(&this.inner, *request, Instant::now(), this.deadline);
                     continue;
                 }
                 (Err(error), _) => Err(error.into()),
@@ -186,8 +189,8 @@ impl Future for Sending {
 
 impl Inner {
     /// Sends a request out on a kept connection, else on a new one.
-    fn way(this: &Arc<Self>, request: Request<SendBody>, deadline: Instant) -> Way {
-        match this.pool.take() {
+    fn way(this: &Arc<Self>, request: Request<SendBody>, now: Instant, deadline: Instant) -> Way {
+        match this.pool.take(now) {
             Some(mut connection) => {
                 connection.send(request, deadline);
                 Way::Kept(connection)

@@ -55,7 +55,8 @@ impl Connection {
     /// Speaks HTTP/1.1 on `stream`.
     pub(super) async fn open(stream: TcpStream) -> hyper::Result<Self> {
         // The case of the caller's headers is written as it came; the engine's is not kept: no caller may depend on it.
-        let (sender, exchange) = http1::handshake(TokioIo::new(stream)).await?;
+        // Requests are small: head and body leave in one plain write.
+        let (sender, exchange) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
         let alarm = Box::pin(sleep_until(Instant::now()));
         Ok(Self { sender, driver: Driver::new(exchange), alarm, answer: None })
     }
