@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
+use tower::Service;
 use tracing::debug;
 
 use super::watch::{Serving, Verdict, Watch, Watchdog};
@@ -74,7 +74,7 @@ pub(super) async fn serve<S, B>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         let serving = serving.request();
-        let answer = service.clone().oneshot(request);
+        let answer = service.clone().call(request);
         async move { answer.await.map(|response| response.map(|body| Served { body, _serving: serving })) }
     });
     let result = match version {
