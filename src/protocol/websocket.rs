@@ -38,6 +38,11 @@ impl Message {
             Self::Text(bytes) | Self::Binary(bytes) => bytes,
         }
     }
+
+    /// What holding it costs: many small messages are not free.
+    fn cost(&self) -> usize {
+        self.bytes().len() + size_of::<Self>()
+    }
 }
 
 /// One synthesis on one socket. Never used twice in a session.

@@ -60,8 +60,11 @@ pub(super) struct Session {
     refused: Option<RefusedTurn>,
     /// The caller will say nothing more.
     eos: bool,
-    /// `done`s that the engine still owes for runs that are over.
+    /// Its `eos` was refused, so that the gate must close in order when all before it is over.
+    closes: bool,
+    /// The last run was given up without a `done`, which may still come: how many such, and its label.
     late_dones: u32,
+    late_label: Option<Box<str>>,
     /// The audio of the last run is not for the caller.
     mute: bool,
     /// Neither is its `done`: the gate has told it.
@@ -98,6 +101,8 @@ impl Session {
             refused: None,
             eos: false,
             late_dones: 0,
+            late_label: None,
+            closes: false,
             mute: false,
             hushed: false,
             runs: 0,
@@ -108,7 +113,10 @@ impl Session {
         if self.eos {
             return;
         }
-        let said = self.wire.said(&message);
+        let mut said = self.wire.said(&message);
+        if let (Segment::Immediate, Some(piece)) = (self.dialect.segment, &mut said.text) {
+            piece.ends = true;
+        }
         if said.label.is_some() {
             self.label.clone_from(&said.label);
         }
@@ -153,7 +161,7 @@ impl Session {
             }
             return;
         }
-        if self.held_bytes() + message.bytes().len() > self.settings.held_bytes_max {
+        if self.held_bytes() + message.cost() > self.settings.held_bytes_max {
             self.held = Held::default();
             return self.refuse_unasked(now, Reason::BodyTooLarge, said, out);
         }
@@ -180,7 +188,7 @@ impl Session {
 
     /// A message that is neither text nor operation waits only for what came before it.
     fn send_what_starts_nothing(&mut self, out: &mut Vec<Action>) {
-        if !self.held.tail.text {
+        if !self.held.tail.text && self.waiting.is_empty() {
             let held = std::mem::take(&mut self.held);
             out.extend(held.messages.into_iter().map(Action::ToEngine));
         }
@@ -188,7 +196,7 @@ impl Session {
 
     /// What joins a run that waits, waits with it.
     fn hold_with_last(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        let full = self.held_bytes() + message.bytes().len() > self.settings.held_bytes_max;
+        let full = self.held_bytes() + message.cost() > self.settings.held_bytes_max;
         let Some(last) = self.waiting.back_mut() else { return };
         if full {
             let run = last.run;
@@ -227,6 +235,11 @@ impl Session {
             next.asked = Some(now);
             out.push(Action::Ask(next.run));
         }
+        if self.closes && self.running.is_none() && self.waiting.is_empty() {
+            self.closes = false;
+            out.push(Action::CloseCaller(CLOSE_NORMAL));
+            out.push(Action::CloseEngine(CLOSE_NORMAL));
+        }
     }
 
     fn clear(&mut self, now: Instant, message: Message, out: &mut Vec<Action>) {
@@ -254,7 +267,11 @@ impl Session {
     }
 
     pub(super) fn engine_said(&mut self, now: Instant, message: Message, out: &mut Vec<Action>) {
-        let passes = match self.wire.heard(&message) {
+        let (label, event) = self.wire.heard(&message);
+        let late = self.is_late(label.as_deref());
+        let passes = match event {
+            Event::Audio(_) if late => !self.mute,
+            Event::Done if late => !self.hushed,
             Event::Audio(sound) => {
                 if let Some(running) = &mut self.running {
                     running.audio(now, &sound, &self.settings, out);
@@ -271,6 +288,15 @@ impl Session {
         if passes {
             out.push(Action::ToCaller(message));
         }
+    }
+
+    /// Whether a message under this label belongs to the run that was given up, not to the one that runs.
+    fn is_late(&self, label: Option<&[u8]>) -> bool {
+        let (Some(label), Some(late), Some(running)) = (label, &self.late_label, &self.running) else {
+            return false;
+        };
+        let own = running.label.as_deref().map(str::as_bytes);
+        label == late.as_bytes() && own != Some(label)
     }
 
     /// Returns whether it is for the caller.
@@ -320,8 +346,8 @@ impl Session {
         let Some(at) = self.waiting.iter().position(|of| of.run == run) else { return };
         let Some(of) = self.waiting.remove(at) else { return };
         out.push(unanswered(now, run, of.asked, Phase::Refused(reason), refused_outcome(reason)));
+        self.closes |= of.held.tail.eos;
         self.tell_refused(now, of.held.label, of.held.tail.flushed, reason, out);
-        self.go_on(now, out);
     }
 
     /// Refuses what is said for want of room.
@@ -329,6 +355,7 @@ impl Session {
         self.runs += 1;
         let flushed = matches!(said.operation, Some(Operation::Flush | Operation::Eos));
         out.push(unanswered(now, Run(self.runs), None, Phase::Refused(reason), Outcome::Refused));
+        self.closes |= said.operation == Some(Operation::Eos);
         self.tell_refused(now, self.label.clone(), flushed, reason, out);
     }
 
@@ -343,19 +370,16 @@ impl Session {
     ) {
         let text = reason.answer().text;
         out.extend(self.wire.failure(label.as_deref(), text).into_iter().map(Action::ToCaller));
-        let close = match self.wire {
-            Wire::Binary => Some(Close { code: CLOSE_FULL, reason: text }),
-            Wire::Json { .. } => Some(CLOSE_NORMAL).filter(|_| self.eos),
-        };
-        // Behind `eos` a run may still be running: the engine's own close then comes after it.
-        if let Some(close) = close.filter(|close| close.code == CLOSE_FULL || self.running.is_none()) {
+        if self.wire == Wire::Binary {
+            self.eos = true;
             self.withdraw(now, Outcome::CallerGone, out);
-            out.push(Action::CloseCaller(close));
+            out.push(Action::CloseCaller(Close { code: CLOSE_FULL, reason: text }));
             return out.push(Action::CloseEngine(CLOSE_NORMAL));
         }
         if !flushed {
             self.refused = Some(RefusedTurn { label, until: now + self.settings.quiet });
         }
+        self.go_on(now, out);
     }
 
     pub(super) fn caller_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -403,6 +427,7 @@ impl Session {
         if running.state != State::Speaking || outcome == Outcome::Ok {
             let settled = matches!(running.state, State::Settling { .. });
             self.late_dones += u32::from(tells_done && !settled);
+            self.late_label.clone_from(&running.label);
             out.push(running.ended(now, outcome, settled));
             return self.go_on(now, out);
         }

@@ -102,7 +102,7 @@ impl Session {
             return self.invalid(out, "", "Context is already open");
         }
         let full = self.running() + self.queued() >= self.settings.runs_max;
-        let too_long = message.bytes().len() + name.len() > self.settings.held_bytes_max;
+        let too_long = message.cost() + name.len() > self.settings.held_bytes_max;
         if full || too_long {
             let reason = if full { Reason::QueueFull } else { Reason::BodyTooLarge };
             out.push(unanswered(now, run, None, Phase::Refused(reason), Outcome::Refused));
@@ -125,7 +125,7 @@ impl Session {
         match context.and_then(Context::open) {
             None => self.invalid(out, name, "Context is not open for text"),
             Some(Open::Waiting(waiting)) => {
-                if waiting.held_bytes + message.bytes().len() > held_bytes_max {
+                if waiting.held_bytes + message.cost() > held_bytes_max {
                     return self.refuse_waiting(now, name, Reason::BodyTooLarge, out);
                 }
                 waiting.hold(message);
@@ -141,6 +141,9 @@ impl Session {
     }
 
     fn end(&mut self, now: Instant, name: &str, message: Message, out: &mut Vec<Action>) {
+        if self.is_refused(name) {
+            return;
+        }
         let Some(context) = self.contexts.get_mut(name) else { return };
         match (&mut context.waiting, &mut context.running) {
             (Some(waiting), _) if waiting.open => {
@@ -169,11 +172,11 @@ impl Session {
             return self.forget_if_idle(&name);
         }
         // The engine never saw a refused context. Nor need it see more strange ones than it answers.
-        if was_refused || (!known && self.contexts.len() >= 4 * self.settings.runs_max) {
+        if !known && (was_refused || self.contexts.len() >= 4 * self.settings.runs_max) {
             return out.push(Action::ToCaller(wire::cancelled(self.encoding, &name)));
         }
         let context = self.contexts.entry(name).or_default();
-        context.cancel_sent(now + self.settings.stall_timeout, false);
+        context.cancel_sent(now + self.settings.stall_timeout);
         if let Some(running) = &mut context.running {
             running.open = false;
             running.since = now;
@@ -306,7 +309,7 @@ impl Session {
         for (name, context) in &mut self.contexts {
             if let Some(running) = context.running.as_mut().filter(|running| running.closing.is_none()) {
                 running.close(Outcome::CallerGone, release);
-                context.cancel_sent(answer, false);
+                context.gate_cancel_sent(answer, false);
                 out.push(Action::ToEngine(wire::cancel(self.encoding, name)));
             }
             if let Some(waiting) = context.waiting.take() {
@@ -332,7 +335,7 @@ impl Session {
                 Some(running) => {
                     let outcome = running.why_late();
                     running.close(outcome, now + self.settings.clear_release);
-                    context.cancel_sent(now + self.settings.stall_timeout, true);
+                    context.gate_cancel_sent(now + self.settings.stall_timeout, true);
                     let (kind, text) = match outcome {
                         Outcome::EngineTimeout => ("unavailable", Reason::EngineTimeout.answer().text),
                         _ => ("timeout", "Text did not arrive in time"),

@@ -46,7 +46,7 @@ impl Tail {
 
 impl Held {
     pub(super) fn hold(&mut self, said: &Said, label: Option<&str>, message: Message) {
-        self.bytes += message.bytes().len();
+        self.bytes += message.cost();
         self.messages.push(message);
         self.label = label.map(Into::into);
         self.tail.add(said);
@@ -73,7 +73,7 @@ pub(super) struct Running {
     wrote: Instant,
     /// The last audio from it.
     heard: Option<Instant>,
-    /// The last message that went to the engine after the run had begun.
+    /// The last text that went to the engine after the run had begun.
     joined: Option<Instant>,
     pub(super) state: State,
 }
@@ -120,14 +120,14 @@ impl Running {
     pub(super) fn joined(&mut self, now: Instant, tail: Tail) {
         if tail.text {
             self.meter.text(now);
+            (self.joined, self.state) = (Some(now), State::Speaking);
         }
         if tail.text || self.tail.unfinished {
             self.wrote = now;
         }
         let chars = self.tail.chars.saturating_add(tail.chars);
         let unfinished = if tail.text || tail.flushed { tail.unfinished } else { self.tail.unfinished };
-        self.tail = Tail { text: true, chars, unfinished, ..tail };
-        (self.joined, self.state) = (Some(now), State::Speaking);
+        self.tail = Tail { text: self.tail.text || tail.text, chars, unfinished, ..tail };
     }
 
     pub(super) fn audio(
@@ -180,6 +180,8 @@ impl Running {
         match self.heard {
             _ if self.tail.unfinished => settings.writer_timeout,
             Some(_) if tells_done => settings.stall_timeout,
+            // A flush of what the engine was thought to hold: it may find nothing, and say nothing.
+            None if !self.tail.text => settings.quiet,
             _ => settings.first_byte_timeout,
         }
     }
@@ -190,6 +192,7 @@ impl Running {
             State::Closing { outcome, .. } => outcome,
             State::Settling { .. } => Outcome::Ok,
             State::Speaking if !tells_done && self.heard.is_some() => Outcome::Ok,
+            State::Speaking if !self.tail.text && self.heard.is_none() => Outcome::Ok,
             State::Speaking if self.tail.unfinished => Outcome::CallerGone,
             State::Speaking => Outcome::EngineTimeout,
         }

@@ -22,6 +22,8 @@ pub(super) struct Context {
     unconfirmed_until: Option<Instant>,
     /// The caller has had its last word, and the engine's is not for it.
     hushed: bool,
+    /// Audio of a run that the gate has cancelled may still come, and is not for the caller.
+    muted: bool,
 }
 
 /// A run without a slot.
@@ -47,12 +49,12 @@ impl Waiting {
         audio: Option<AudioParameters>,
         start: Message,
     ) -> Self {
-        let held_bytes = start.bytes().len();
+        let held_bytes = start.cost();
         Self { run, asked, open: !one_shot, audio, held: vec![start], held_bytes, spoken: None }
     }
 
     pub(super) fn hold(&mut self, message: Message) {
-        self.held_bytes += message.bytes().len();
+        self.held_bytes += message.cost();
         self.held.push(message);
     }
 
@@ -173,16 +175,22 @@ impl Context {
         self.waiting.as_ref().is_some_and(|waiting| waiting.run == run && waiting.asked.is_some())
     }
 
-    /// A `cancel` goes to the engine; `hushed`: its confirmation is not for the caller.
-    pub(super) fn cancel_sent(&mut self, until: Instant, hushed: bool) {
+    /// A `cancel` of the caller's goes to the engine, which should confirm it by `until`.
+    pub(super) fn cancel_sent(&mut self, until: Instant) {
         self.unconfirmed += 1;
         self.unconfirmed_until = Some(until);
-        self.hushed = hushed;
+        self.hushed = false;
+    }
+
+    /// A `cancel` of the gate's own does; `hushed`: its confirmation is not for the caller.
+    pub(super) fn gate_cancel_sent(&mut self, until: Instant, hushed: bool) {
+        self.cancel_sent(until);
+        (self.hushed, self.muted) = (hushed, true);
     }
 
     pub(super) fn give_up_on_answers(&mut self) {
         self.unconfirmed = 0;
-        self.hushed = false;
+        (self.hushed, self.muted) = (false, false);
     }
 
     pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
@@ -203,7 +211,7 @@ impl Context {
 
     /// Returns whether it is for the caller.
     pub(super) fn audio(&mut self, now: Instant, sound: &Sound<'_>, out: &mut Vec<Action>) -> bool {
-        let Some(running) = &mut self.running else { return !self.hushed };
+        let Some(running) = &mut self.running else { return !self.muted };
         if running.closing.is_some() {
             return false;
         }
@@ -225,7 +233,7 @@ impl Context {
             self.unconfirmed -= 1;
         }
         if self.unconfirmed == 0 {
-            self.hushed = false;
+            (self.hushed, self.muted) = (false, false);
         }
         let outcome = match event {
             Event::Done => Outcome::Ok,
