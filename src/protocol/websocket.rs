@@ -250,6 +250,10 @@ impl Session {
     }
 }
 
+/// What was sent so shortly before the other side's word came may not have been known to it. Far longer than a
+/// message to an engine nearby takes.
+const CROSSING_MAX: Duration = Duration::from_millis(250);
+
 /// How a run that was refused ended.
 const fn refused_outcome(reason: Reason) -> Outcome {
     match reason {

@@ -25,6 +25,8 @@ mod run;
 mod wire;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -115,7 +117,7 @@ impl Session {
         }
         let mut said = self.wire.said(&message);
         if let (Segment::Immediate, Some(piece)) = (self.dialect.segment, &mut said.text) {
-            piece.ends = true;
+            (piece.completes, piece.ends) = (!piece.blank, true);
         }
         if said.label.is_some() {
             self.label.clone_from(&said.label);
@@ -126,6 +128,11 @@ impl Session {
             _ if self.is_swallowed(now, &said) => {}
             _ => self.take(now, &said, message, out),
         }
+    }
+
+    /// Whether text joins a run that is there, instead of waiting for its own flush.
+    fn joins(&self) -> bool {
+        self.dialect.segment != Segment::Never
     }
 
     /// Whether the message belongs to a turn that was refused.
@@ -143,13 +150,8 @@ impl Session {
 
     fn take(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
         let flushes = matches!(said.operation, Some(Operation::Flush | Operation::Eos));
-        let starts = flushes
-            || said.text.is_some_and(|piece| match self.dialect.segment {
-                Segment::Never => false,
-                Segment::BySentence => piece.completes,
-                Segment::Immediate => !piece.blank,
-            });
-        let joins = self.dialect.segment != Segment::Never;
+        let joins = self.joins();
+        let starts = flushes || (joins && said.text.is_some_and(|piece| piece.completes));
         if joins && !self.waiting.is_empty() {
             return self.hold_with_last(now, said, message, out);
         }
@@ -311,9 +313,17 @@ impl Session {
             return passes;
         }
         self.late_dones = 0;
-        if running.may_have_crossed(now) {
-            running.state = State::Settling { done: now, until: now + self.settings.quiet };
-            return passes;
+        let crossed = running.may_have_crossed(now);
+        match &mut running.state {
+            state @ State::Speaking if crossed => {
+                *state = State::Settling { done: now, until: now + self.settings.quiet };
+                return passes;
+            }
+            State::Closing { until, .. } if crossed => {
+                *until = now + self.settings.clear_release;
+                return passes;
+            }
+            _ => {}
         }
         out.extend(self.running.take().map(|running| running.ended(now, Outcome::Ok, true)));
         self.go_on(now, out);
@@ -326,7 +336,8 @@ impl Session {
         }
         let Some(waiting) = self.waiting.pop_front() else { return };
         let client_buffer = self.settings.client_buffer;
-        self.running = Some(Running::new(now, &waiting, self.dialect.hint, client_buffer));
+        let (hint, joins) = (self.dialect.hint, self.joins());
+        self.running = Some(Running::new(now, &waiting, hint, client_buffer, joins));
         self.unfinished = waiting.held.tail.unfinished;
         (self.mute, self.hushed) = (false, false);
         out.extend(waiting.held.messages.into_iter().map(Action::ToEngine));

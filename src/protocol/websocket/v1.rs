@@ -10,12 +10,16 @@
 //! - `text` for a context that is not open is answered here as the engine would (`invalid_input`), and an `end` for
 //!   one that is not known goes nowhere. Otherwise the engine's complaint could be taken for the end of a `start`
 //!   that follows.
+//!   One that crossed with the engine's own end of a context may still be complained about: the next `start` of that
+//!   context waits a little.
 //! - Every `cancel` that reached the engine is answered by one `cancelled`. Until it has come, the next `start` of
 //!   that context waits, so that a late one ends nothing twice.
 
 mod context;
 mod wire;
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;
 
@@ -195,7 +199,7 @@ impl Session {
             Event::Done | Event::Cancelled | Event::Error => {
                 let name = heard.context.into_owned();
                 let event = heard.event;
-                let passes = context.ended_by(now, &event, out);
+                let passes = context.ended_by(now, &event, self.settings.clear_release, out);
                 self.go_on(now, &name, out);
                 passes
             }
@@ -321,31 +325,39 @@ impl Session {
     }
 
     pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        // What is done may leave something else due; each step takes a context further towards its end.
+        while let Some(name) = self.due(now) {
+            self.late(now, &name, out);
+            self.go_on(now, &name, out);
+        }
+    }
+
+    fn due(&self, now: Instant) -> Option<Box<str>> {
         let due =
             |context: &Context| context.deadline(&self.settings).is_some_and(|deadline| deadline <= now);
-        let names: Vec<_> =
-            self.contexts.iter().filter(|(_, context)| due(context)).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            let Some(context) = self.contexts.get_mut(&name) else { continue };
-            match &mut context.running {
-                None => context.give_up_on_answers(),
-                Some(running) if running.closing.is_some() => {
-                    out.extend(context.running.take().map(|running| running.given_up(now)));
-                }
-                Some(running) => {
-                    let outcome = running.why_late();
-                    running.close(outcome, now + self.settings.clear_release);
-                    context.gate_cancel_sent(now + self.settings.stall_timeout, true);
-                    let (kind, text) = match outcome {
-                        Outcome::EngineTimeout => ("unavailable", Reason::EngineTimeout.answer().text),
-                        _ => ("timeout", "Text did not arrive in time"),
-                    };
-                    out.push(Action::ToEngine(wire::cancel(self.encoding, &name)));
-                    out.push(Action::ToCaller(wire::error(self.encoding, &name, kind, text)));
-                    self.swallow(&name);
-                }
+        self.contexts.iter().find(|(_, context)| due(context)).map(|(name, _)| name.clone())
+    }
+
+    /// Nobody has said in time what was due of this context.
+    fn late(&mut self, now: Instant, name: &str, out: &mut Vec<Action>) {
+        let Some(context) = self.contexts.get_mut(name) else { return };
+        match &mut context.running {
+            None => context.give_up_on_answers(now),
+            Some(running) if running.closing.is_some() => {
+                out.extend(context.running.take().map(|running| running.given_up(now)));
             }
-            self.go_on(now, &name, out);
+            Some(running) => {
+                let outcome = running.why_late();
+                running.close(outcome, now + self.settings.clear_release);
+                context.gate_cancel_sent(now + self.settings.stall_timeout, true);
+                let (kind, text) = match outcome {
+                    Outcome::EngineTimeout => ("unavailable", Reason::EngineTimeout.answer().text),
+                    _ => ("timeout", "Text did not arrive in time"),
+                };
+                out.push(Action::ToEngine(wire::cancel(self.encoding, name)));
+                out.push(Action::ToCaller(wire::error(self.encoding, name, kind, text)));
+                self.swallow(name);
+            }
         }
     }
 
