@@ -21,6 +21,7 @@
 //! again once it was silent for `quiet`.
 
 mod dialect;
+mod intake;
 mod run;
 mod wire;
 
@@ -30,6 +31,7 @@ mod model;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Action, Close, Message, Phase, Run, Settings, refused_outcome, unanswered};
@@ -47,7 +49,7 @@ const CLOSE_FULL: u16 = 1013;
 /// The runs of one legacy socket.
 #[derive(Debug)]
 pub(super) struct Session {
-    settings: Settings,
+    settings: Arc<Settings>,
     dialect: Dialect,
     wire: Wire,
     /// The last label: it holds until another comes.
@@ -56,7 +58,7 @@ pub(super) struct Session {
     held: Held,
     /// In order. Only the first has asked.
     waiting: VecDeque<Waiting>,
-    running: Option<Running>,
+    running: Option<Box<Running>>,
     /// The engine may hold text that starts nothing yet.
     unfinished: bool,
     refused: Option<RefusedTurn>,
@@ -82,15 +84,15 @@ struct RefusedTurn {
 }
 
 impl Session {
-    pub(super) fn json(dialect: Dialect, settings: Settings) -> Self {
+    pub(super) fn json(dialect: Dialect, settings: Arc<Settings>) -> Self {
         Self::new(Wire::Json { done_flag: dialect.done_flag }, dialect, settings)
     }
 
-    pub(super) fn binary(dialect: Dialect, settings: Settings) -> Self {
+    pub(super) fn binary(dialect: Dialect, settings: Arc<Settings>) -> Self {
         Self::new(Wire::Binary, dialect, settings)
     }
 
-    fn new(wire: Wire, dialect: Dialect, settings: Settings) -> Self {
+    fn new(wire: Wire, dialect: Dialect, settings: Arc<Settings>) -> Self {
         Self {
             settings,
             dialect,
@@ -111,122 +113,9 @@ impl Session {
         }
     }
 
-    pub(super) fn caller_said(&mut self, now: Instant, message: Message, out: &mut Vec<Action>) {
-        if self.eos {
-            return;
-        }
-        let mut said = self.wire.said(&message);
-        if let (Segment::Immediate, Some(piece)) = (self.dialect.segment, &mut said.text) {
-            (piece.completes, piece.ends) = (!piece.blank, true);
-        }
-        if said.label.is_some() {
-            self.label.clone_from(&said.label);
-        }
-        self.eos = said.operation == Some(Operation::Eos);
-        match (said.text, said.operation) {
-            (None, Some(Operation::Clear)) => self.clear(now, message, out),
-            _ if self.is_swallowed(now, &said) => {}
-            _ => self.take(now, &said, message, out),
-        }
-    }
-
     /// Whether text joins a run that is there, instead of waiting for its own flush.
     fn joins(&self) -> bool {
         self.dialect.segment != Segment::Never
-    }
-
-    /// Whether the message belongs to a turn that was refused.
-    fn is_swallowed(&mut self, now: Instant, said: &Said) -> bool {
-        let Some(refused) = &mut self.refused else { return false };
-        let same = refused.label == self.label && now < refused.until;
-        let goes_on = same && said.operation.is_none() && self.label.is_some();
-        if goes_on {
-            refused.until = now + self.settings.quiet;
-            return true;
-        }
-        self.refused = None;
-        same && said.operation == Some(Operation::Flush) && (said.text.is_none() || self.label.is_some())
-    }
-
-    fn take(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        let flushes = matches!(said.operation, Some(Operation::Flush | Operation::Eos));
-        let joins = self.joins();
-        let starts = flushes || (joins && said.text.is_some_and(|piece| piece.completes));
-        if joins && !self.waiting.is_empty() {
-            return self.hold_with_last(now, said, message, out);
-        }
-        let nothing_to_flush = flushes && !self.held.tail.text && said.text.is_none_or(|piece| piece.blank);
-        if nothing_to_flush && !joins && (!self.waiting.is_empty() || self.running.is_some()) {
-            // An engine may answer a flush of nothing with a `done` too many. It would end the wrong run.
-            if said.operation == Some(Operation::Eos) {
-                self.pass_in_order(now, said, message, out);
-            }
-            return;
-        }
-        if self.held_bytes() + message.cost() > self.settings.held_bytes_max {
-            self.held = Held::default();
-            return self.refuse_unasked(now, Reason::BodyTooLarge, said, out);
-        }
-        self.held.hold(said, self.label.as_deref(), message);
-        match &mut self.running {
-            _ if !starts => {
-                if said.text.is_none() {
-                    self.send_what_starts_nothing(out);
-                }
-            }
-            Some(running) if joins && !running.is_closing() => {
-                let held = std::mem::take(&mut self.held);
-                self.unfinished = held.tail.unfinished || (self.unfinished && !held.tail.flushed);
-                running.joined(now, held.tail);
-                out.extend(held.messages.into_iter().map(Action::ToEngine));
-            }
-            _ if nothing_to_flush && !self.unfinished => {
-                let held = std::mem::take(&mut self.held);
-                out.extend(held.messages.into_iter().map(Action::ToEngine));
-            }
-            _ => self.enqueue(now, said, out),
-        }
-    }
-
-    /// A message that is neither text nor operation waits only for what came before it.
-    fn send_what_starts_nothing(&mut self, out: &mut Vec<Action>) {
-        if !self.held.tail.text && self.waiting.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            out.extend(held.messages.into_iter().map(Action::ToEngine));
-        }
-    }
-
-    /// What joins a run that waits, waits with it.
-    fn hold_with_last(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        let full = self.held_bytes() + message.cost() > self.settings.held_bytes_max;
-        let Some(last) = self.waiting.back_mut() else { return };
-        if full {
-            let run = last.run;
-            last.held.tail.add(said);
-            return self.refuse(now, run, Reason::BodyTooLarge, out);
-        }
-        let label = last.held.label.take();
-        last.held.hold(said, label.as_deref(), message);
-    }
-
-    /// An `eos` with nothing to flush goes behind whatever is there.
-    fn pass_in_order(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        match self.waiting.is_empty() {
-            true => out.push(Action::ToEngine(message)),
-            false => self.hold_with_last(now, said, message, out),
-        }
-    }
-
-    /// What is held becomes a run.
-    fn enqueue(&mut self, now: Instant, said: &Said, out: &mut Vec<Action>) {
-        if self.running() + self.queued() >= self.settings.runs_max {
-            self.held = Held::default();
-            return self.refuse_unasked(now, Reason::QueueFull, said, out);
-        }
-        let held = std::mem::take(&mut self.held);
-        self.runs += 1;
-        self.waiting.push_back(Waiting { run: Run(self.runs), asked: None, held });
-        self.go_on(now, out);
     }
 
     /// Lets the next run ask, if it is its turn.
@@ -337,7 +226,7 @@ impl Session {
         let Some(waiting) = self.waiting.pop_front() else { return };
         let client_buffer = self.settings.client_buffer;
         let (hint, joins) = (self.dialect.hint, self.joins());
-        self.running = Some(Running::new(now, &waiting, hint, client_buffer, joins));
+        self.running = Some(Box::new(Running::new(now, &waiting, hint, client_buffer, joins)));
         self.unfinished = waiting.held.tail.unfinished;
         (self.mute, self.hushed) = (false, false);
         out.extend(waiting.held.messages.into_iter().map(Action::ToEngine));

@@ -24,6 +24,7 @@ mod model;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rimelabs_api::AudioParameters;
@@ -52,7 +53,7 @@ const CONTEXT_BYTES_MAX: usize = 128;
 /// The sessions of one v1 socket.
 #[derive(Debug)]
 pub(super) struct Session {
-    settings: Settings,
+    settings: Arc<Settings>,
     encoding: Encoding,
     defaults: Option<AudioParameters>,
     contexts: BTreeMap<Box<str>, Context>,
@@ -61,7 +62,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(encoding: Encoding, settings: Settings) -> Self {
+    pub(super) fn new(encoding: Encoding, settings: Arc<Settings>) -> Self {
         Self {
             settings,
             encoding,

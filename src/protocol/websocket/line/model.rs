@@ -18,7 +18,7 @@ enum OnClear {
     GoesOn,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Say(&'static str),
     Flush,
@@ -124,7 +124,7 @@ impl World {
                     }
                     self.asking = self.asking.filter(|run| *run != end.run);
                 }
-                Action::ToEngine(message) => self.to_engine(&message),
+                Action::ToEngine(message) => self.reaches_engine(&message),
                 Action::CloseCaller(close) => {
                     assert_eq!(close, CLOSE_NORMAL);
                     self.closed = true;
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    fn to_engine(&mut self, message: &Message) {
+    fn reaches_engine(&mut self, message: &Message) {
         let text = String::from_utf8(message.bytes().to_vec()).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         if let Some(n) = value["n"].as_u64() {

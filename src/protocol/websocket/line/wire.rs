@@ -92,7 +92,7 @@ impl Wire {
             object.extend(label.map(|label| ("contextId".to_owned(), label.into())));
             Message::Text(Value::Object(object).to_string().into())
         };
-        let done = done_flag.then(|| ("done", Value::Bool(true)));
+        let done = done_flag.then_some(("done", Value::Bool(true)));
         vec![text_of("error", Some(("message", text.into()))), text_of("done", done)]
     }
 }

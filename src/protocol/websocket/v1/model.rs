@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::tests::{Bench, text};
 use super::*;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// The caller sends `start`, `text`, `end` or `cancel` for a context.
     Say(usize, &'static str),
@@ -113,14 +113,14 @@ impl World {
                     assert_eq!(end.phase == Phase::Running, self.held.remove(&end.run));
                     self.asking.retain(|run| *run != end.run);
                 }
-                Action::ToEngine(message) => self.to_engine(&message, granted),
+                Action::ToEngine(message) => self.reaches_engine(&message, granted),
                 Action::ToCaller(_) | Action::Ttfb(_) | Action::ChunkGap(_) => {}
                 close @ (Action::CloseCaller(_) | Action::CloseEngine(_)) => panic!("{close:?}"),
             }
         }
     }
 
-    fn to_engine(&mut self, message: &Message, granted: Option<Run>) {
+    fn reaches_engine(&mut self, message: &Message, granted: Option<Run>) {
         let value: Value = serde_json::from_slice(message.bytes()).unwrap();
         if let Some(n) = value["n"].as_u64() {
             let n = usize::try_from(n).unwrap();
@@ -151,7 +151,8 @@ impl World {
                 Some(of) => of.open = message["end"].is_null(),
                 None if message["text"].is_null() => {}
                 None => {
-                    self.outbound.push_back(json!({"contextId": context, "error": {"kind": "invalid_input"}}))
+                    self.outbound
+                        .push_back(json!({"contextId": context, "error": {"kind": "invalid_input"}}));
                 }
             }
         }
