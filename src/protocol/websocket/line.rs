@@ -290,6 +290,11 @@ impl Session {
         // Without any `done`, the close after `eos` is the protocol's own end of a run.
         let in_order = self.eos && !self.wire.tells_done();
         let running = if in_order { Outcome::Ok } else { Outcome::Truncated };
+        // What waited never reached the engine, and may be said again elsewhere.
+        let text = Reason::EngineUnavailable.answer().text;
+        for of in &self.waiting {
+            out.extend(self.wire.failure(of.held.label.as_deref(), text).into_iter().map(Action::ToCaller));
+        }
         self.close(now, Outcome::EngineError, running, true, out);
     }
 

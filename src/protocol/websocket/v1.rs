@@ -282,6 +282,10 @@ impl Session {
     }
 
     pub(super) fn engine_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
+        // What waited never reached the engine, and may be said again elsewhere.
+        let waiting = self.contexts.iter().filter(|(_, context)| context.waiting.is_some());
+        let (kind, text) = (kind(Reason::EngineUnavailable), Reason::EngineUnavailable.answer().text);
+        out.extend(waiting.map(|(name, _)| Action::ToCaller(wire::error(self.encoding, name, kind, text))));
         self.close(now, Outcome::EngineError, Outcome::Truncated, true, out);
     }
 
