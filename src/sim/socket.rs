@@ -100,20 +100,21 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 pub(super) fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&'static str>,
-) -> Result<(Response<Reply>, OnUpgrade), Response<Reply>> {
+) -> Result<(Response<Reply>, OnUpgrade), Box<Response<Reply>>> {
     let method = request.method();
     let headers = request.headers();
     if !is_upgrade(headers) || request.version() != Version::HTTP_11 {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     if *method != Method::GET && *method != Method::POST {
-        return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"));
+        return Err(Box::new(plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")));
     }
     let versions = headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     let (Some(key), Some(b"13")) = (headers.get(SEC_WEBSOCKET_KEY), versions) else {
-        return Err(plain(StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13"));
+        let complaint = "not a WebSocket handshake of version 13";
+        return Err(Box::new(plain(StatusCode::BAD_REQUEST, complaint)));
     };
     let proof = derive_accept_key(key.as_bytes());
     let mut response = Response::new(Reply::Whole(None));
