@@ -19,6 +19,13 @@
 //! 6. [`stream`] wraps the answer's body: the engine's bytes, the [`meter`] that times them by what [`audio`] reads in
 //!    them, and the permit. It ends exactly once; then the slot is back and [`metrics`] has the figures.
 //!
+//! # The life of a WebSocket
+//!
+//! A socket is no synthesis: it carries some. [`relay::websocket`] opens the engine's socket for the caller's, and one task
+//! reads messages at both ends. What a message means, [`protocol::websocket`] says, a state machine without sockets and
+//! clock: this starts a synthesis, so ask for a slot and hold what follows; this is sound, so time it; this ends one, so give the
+//! slot back. Steps 4 and 6 are then as above, for each synthesis of its own.
+//!
 //! # The words
 //!
 //! | word | meaning |

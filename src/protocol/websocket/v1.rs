@@ -298,7 +298,7 @@ impl Session {
         out: &mut Vec<Action>,
     ) {
         for (name, context) in std::mem::take(&mut self.contexts) {
-            if engine_let_go && (context.running.is_some() || context.waiting.is_some()) {
+            if engine_let_go && context.running.is_some() {
                 let reason = Reason::EngineUnavailable;
                 let (kind, text) = (kind(reason), reason.answer().text);
                 out.push(Action::ToCaller(wire::error(self.encoding, &name, kind, text)));
