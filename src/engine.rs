@@ -2,6 +2,7 @@
 //! is up. Knows nothing of admission, audio or metrics.
 
 pub mod body;
+pub mod grpc;
 mod health;
 mod orca;
 mod pool;

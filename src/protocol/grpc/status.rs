@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -173,6 +173,7 @@ pub const fn http_code(grpc: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusal::Reason;
 
     fn decoded(trailers: &HeaderMap) -> Rpc {
         let details = BASE64_STANDARD_NO_PAD.decode(&trailers["grpc-status-details-bin"]).unwrap();
