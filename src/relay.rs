@@ -11,6 +11,7 @@
 //! refuses, and the engine's answer comes back as a [`Metered`](crate::stream::Metered) body that holds the slot until the sound ends.
 
 pub mod answer;
+pub mod grpc;
 pub mod metering;
 pub mod upload;
 pub mod websocket;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 use tower_http::classify::{NeverClassifyEos, ServerErrorsFailureClass};
@@ -50,6 +51,7 @@ mod request_id;
 struct Settings {
     recognition: Recognition,
     forwarding: Forwarding,
+    headers_max: usize,
     stall_timeout: Duration,
     status_when_full: u16,
 }
@@ -67,15 +69,10 @@ pub fn stack(
 + Sync
 + 'static
 + use<> {
-    let forwarding = &config.forwarding;
     let settings = Settings {
         recognition: Recognition::new(listener.surface, &listener.synthesis_paths),
-        forwarding: Forwarding {
-            x_forwarded: forwarding.forwarded_headers.x_forwarded(),
-            forwarded: forwarding.forwarded_headers.forwarded(),
-            trust_incoming: forwarding.trust_incoming,
-            via: forwarding.via.as_deref().and_then(Forwarding::via_of),
-        },
+        forwarding: forwarding(config),
+        headers_max: config.limits.headers_max,
         stall_timeout: config.engine.stall_timeout,
         status_when_full: config.admission.status_when_full.code(),
     };
@@ -84,7 +81,34 @@ pub fn stack(
         .layer(MeteringLayer::new(Arc::clone(books), config.target.client_buffer))
         .layer(AdmissionLayer::new(books.door.clone()).cancel_linger(config.engine.cancel_linger))
         .service(engine.clone());
-    let request_id = &forwarding.request_id_header;
+    let relay = Relay {
+        shared: Arc::new(Shared {
+            settings,
+            books: Arc::clone(books),
+            sockets: sockets.clone(),
+            engine: engine.clone(),
+            synthesis,
+        }),
+    };
+    around(config, relay)
+}
+
+/// What every surface's stack has around it: a request id, and a span for the log.
+fn around<S, B>(
+    config: &Config,
+    service: S,
+) -> impl Service<Request<Incoming>, Response = Response<Traced<B>>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static
++ use<S, B>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: http_body::Body<Error: std::fmt::Display> + Send + 'static,
+{
+    let request_id = &config.forwarding.request_id_header;
     ServiceBuilder::new()
         .layer(SetRequestIdLayer::new(request_id.clone(), request_id::Ids::default()))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
@@ -97,19 +121,25 @@ pub fn stack(
                 .on_eos(())
                 .on_failure(()),
         )
-        .service(Relay {
-            shared: Arc::new(Shared {
-                settings,
-                books: Arc::clone(books),
-                sockets: sockets.clone(),
-                engine: engine.clone(),
-                synthesis,
-            }),
-        })
+        .service(service)
+}
+
+/// What the engine is told about callers.
+fn forwarding(config: &Config) -> Forwarding {
+    let forwarding = &config.forwarding;
+    Forwarding {
+        x_forwarded: forwarding.forwarded_headers.x_forwarded(),
+        forwarded: forwarding.forwarded_headers.forwarded(),
+        trust_incoming: forwarding.trust_incoming,
+        via: forwarding.via.as_deref().and_then(Forwarding::via_of),
+    }
 }
 
 /// An answer's body as it leaves the stack.
-pub type TracedBody = ResponseBody<Body, NeverClassifyEos<ServerErrorsFailureClass>, (), (), ()>;
+pub type Traced<B> = ResponseBody<B, NeverClassifyEos<ServerErrorsFailureClass>, (), (), ()>;
+
+/// As above, on every surface but gRPC's.
+pub type TracedBody = Traced<Body>;
 
 fn span(request: &Request<Incoming>) -> Span {
     let id = request.extensions().get::<tower_http::request_id::RequestId>();
@@ -165,6 +195,11 @@ where
 {
     async fn serve(&self, mut request: Request<Incoming>) -> Response<Body> {
         let caller = request.version();
+        // HTTP/1's parser counts by itself.
+        if caller == Version::HTTP_2 && request.headers().len() > self.settings.headers_max {
+            self.books.metrics.turned_away(Protocol::Http, Reason::HeadTooLarge);
+            return answer::refusal(&Refusal::new(Reason::HeadTooLarge), self.settings.status_when_full);
+        }
         let served = match self.to_engine(&mut request) {
             Ok(Kind::Synthesis) => {
                 let synthesis = self.synthesis.clone().call(request);

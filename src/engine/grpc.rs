@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
+use http::header::CONTENT_TYPE;
 use http::uri::Authority;
 use http::{Request, Response};
 use http_body::{Body, Frame};
@@ -151,7 +152,7 @@ impl GrpcClient {
         let (lease, response, sending) = self.begin(Request::from_parts(head, ()), body).await?;
         let left = self.inner.first_byte_timeout.saturating_sub(began.elapsed());
         match timeout(left, response).await {
-            Ok(Ok(response)) => Ok(response.map(|recv| Answer { recv, sending, lease, ended: false })),
+            Ok(Ok(response)) => Ok(answer(response, sending, lease)),
             Ok(Err(error)) => Err(CallError::Lost(error)),
             Err(_) => {
                 // Perhaps nobody is there any more: the next call asks anew.
@@ -240,7 +241,19 @@ pub struct Answer {
     sending: Option<AbortOnDropHandle<()>>,
     #[allow(dead_code, reason = "held to be dropped")]
     lease: Lease,
+    /// It is one of gRPC's, whose status comes last.
+    ends_in_status: bool,
     ended: bool,
+}
+
+fn answer(
+    response: Response<RecvStream>,
+    sending: Option<AbortOnDropHandle<()>>,
+    lease: Lease,
+) -> Response<Answer> {
+    let content_type = response.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let ends_in_status = content_type.is_some_and(|name| name.starts_with(b"application/grpc"));
+    response.map(|recv| Answer { ended: recv.is_end_stream(), recv, sending, lease, ends_in_status })
 }
 
 impl Body for Answer {
@@ -270,10 +283,13 @@ impl Body for Answer {
         }
         let trailers = std::task::ready!(this.recv.poll_trailers(cx));
         this.ended = true;
-        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
+        Poll::Ready(match trailers {
+            Ok(None) if this.ends_in_status => Some(Err(h2::Reason::NO_ERROR.into())),
+            trailers => trailers.transpose().map(|trailers| trailers.map(Frame::trailers)),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.recv.is_end_stream()
+        self.ended
     }
 }

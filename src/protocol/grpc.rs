@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use prost::Message;
 
-pub use opening::Opening;
+pub use opening::{Opening, TEXT_CHUNK};
 pub use scan::Scan;
 pub use status::{Status, code_of, http_code};
 

@@ -79,7 +79,11 @@ where
 }
 
 /// Reads a body to its end, or to [`READ_AHEAD_BYTES_MAX`].
-async fn read_ahead(mut body: Incoming, bytes_max: usize, timeout: Duration) -> Result<SendBody, Reason> {
+pub(super) async fn read_ahead(
+    mut body: Incoming,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<SendBody, Reason> {
     if body.is_end_stream() {
         return Ok(SendBody::Whole(None));
     }

@@ -169,10 +169,6 @@ impl Lease {
         self.connection.sender.clone()
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.connection.is_open()
-    }
-
     /// No further call is to go this way.
     pub(super) fn retire(&self) {
         self.connection.retire();

@@ -14,10 +14,10 @@ const SENTENCE_CHARACTERS_MAX: usize = 200;
 /// What ends a sentence, in the writing systems of Rime's languages and a few more.
 const ENDS: [char; 13] = ['.', '!', '?', '…', ';', ':', '\n', '。', '！', '？', '।', '؟', '۔'];
 
-/// Field numbers of `rime.StreamingSynthesisRequest`.
+/// The field that carries all parameters, in the first message.
 const HEADER: u32 = 1;
-/// As above.
-pub(super) const TEXT_CHUNK: u32 = 2;
+/// The field of `rime.StreamingSynthesisRequest` that carries text.
+pub const TEXT_CHUNK: u32 = 2;
 
 /// The beginning of a `SynthesizeStreaming` request.
 #[derive(Clone, Debug)]
