@@ -18,51 +18,59 @@
 pub mod arguments;
 pub mod audio;
 pub mod counts;
+mod door;
 pub mod faults;
 pub mod gpu;
+mod grpc;
 mod http;
+mod legacy;
 pub mod profile;
 pub mod request;
+mod socket;
 mod speech;
+mod text;
+mod timestamps;
+mod v1;
 mod worker;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::StatusCode;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::counts::Counts;
-use self::counts::{Open, Witness};
+use self::counts::Witness;
 use self::faults::Dice;
 pub use self::faults::Faults;
 use self::gpu::Gpu;
-use self::http::Surface;
+use self::http::{Kind, Surface};
+pub use self::legacy::OnClear;
 pub use self::profile::{OutOfMemory, Profile, ProfileError, Variables};
 pub use self::request::Style;
+pub use self::v1::OnDuplicateStart;
 use self::worker::Worker;
 
 /// How long [`Engine::stop`] waits for running syntheses.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// HTTP/2 streams on one connection: a gate in front may well keep only one.
-const STREAMS_MAX: u32 = 4_096;
-/// Pause after a connection could not be accepted: descriptors may be short.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What an engine is like. The default is the reference profile on a port of the system's choice.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where it listens; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where `rime.TextToSpeech` is served, if it is; HTTP/2 with prior knowledge.
+    pub grpc: Option<SocketAddr>,
+    /// Where the legacy JSON WebSocket has a listener of its own, if it has.
+    pub ws_json: Option<SocketAddr>,
+    /// Where the legacy binary WebSocket has a listener, if it has.
+    pub ws_binary: Option<SocketAddr>,
     /// The hardware.
     pub profile: Profile,
     /// The image's variables, where they differ from the profile's.
@@ -81,12 +89,21 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// `INFERENCE_CONCURRENCY_CAPACITY`: what the load report is relative to.
     pub capacity: u32,
+    /// What `clear` does on a legacy WebSocket.
+    pub on_clear: OnClear,
+    /// What a second `start` of an open context does on a WebSocket v1.
+    pub on_duplicate_start: OnDuplicateStart,
+    /// Whether `done` follows the `error` of a failed run on a legacy JSON WebSocket.
+    pub done_after_error: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            grpc: None,
+            ws_json: None,
+            ws_binary: None,
             profile: Profile::default(),
             variables: Variables::default(),
             seed: 1,
@@ -96,6 +113,9 @@ impl Default for Settings {
             style: Style::default(),
             api_key: None,
             capacity: 32,
+            on_clear: OnClear::default(),
+            on_duplicate_start: OnDuplicateStart::default(),
+            done_after_error: false,
         }
     }
 }
@@ -126,6 +146,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Engine {
     address: SocketAddr,
+    grpc: Option<SocketAddr>,
+    ws_json: Option<SocketAddr>,
+    ws_binary: Option<SocketAddr>,
     witness: Witness,
     tasks: TaskTracker,
     graceful: CancellationToken,
@@ -146,13 +169,23 @@ pub async fn start(settings: Settings) -> Result<Engine, StartError> {
     let refuse = refuse.map(|status| StatusCode::from_u16(status).map_err(|_| StartError::Refuse(status)));
     let refuse = refuse.transpose()?;
 
-    let refused = |source| StartError::Listen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
+    let (http, address) = listen(settings.listen).await?;
+    let mut listeners = vec![(http, Kind::Http)];
+    let mut bound = [None; 3];
+    let further =
+        [(settings.grpc, Kind::Grpc), (settings.ws_json, Kind::WsJson), (settings.ws_binary, Kind::WsBinary)];
+    for (bound, (address, kind)) in bound.iter_mut().zip(further) {
+        let Some(address) = address else { continue };
+        let (listener, address) = listen(address).await?;
+        *bound = Some(address);
+        listeners.push((listener, kind));
+    }
+    let [grpc, ws_json, ws_binary] = bound;
 
     let witness = Witness::default();
     let gpu = Gpu::new(settings.profile.clone(), limits, settings.seed);
     let worker = Worker::new(gpu, settings.cancel_delay);
+    let (tasks, graceful, kill) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let surface = Arc::new(Surface {
         profile: settings.profile.name,
         worker: worker.clone(),
@@ -163,25 +196,44 @@ pub async fn start(settings: Settings) -> Result<Engine, StartError> {
         early_head: settings.early_head,
         api_key: settings.api_key,
         capacity: settings.capacity.max(1),
+        on_clear: settings.on_clear,
+        on_duplicate_start: settings.on_duplicate_start,
+        done_after_error: settings.done_after_error,
+        requests: AtomicU64::new(0),
+        tasks: tasks.clone(),
+        graceful: graceful.clone(),
+        kill: kill.clone(),
     });
 
-    let engine = Engine {
-        address,
-        witness,
-        tasks: TaskTracker::new(),
-        graceful: CancellationToken::new(),
-        kill: CancellationToken::new(),
-    };
+    let engine = Engine { address, grpc, ws_json, ws_binary, witness, tasks, graceful, kill };
     let kill = engine.kill.clone();
     tokio::spawn(async move { kill.run_until_cancelled(worker.run()).await });
-    let door = Door {
-        surface,
-        tasks: engine.tasks.clone(),
-        graceful: engine.graceful.clone(),
-        kill: engine.kill.clone(),
-    };
-    engine.tasks.spawn(door.accept(listener));
+    for (listener, kind) in listeners {
+        engine.tasks.spawn(door::accept(listener, kind, surface.clone()));
+    }
     Ok(engine)
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// What an error is called (`kind`) where it has no status.
+fn refusal_kind(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "invalid_input",
+        401 => "unauthenticated",
+        403 => "permission_denied",
+        404 => "not_found",
+        429 => "resource_exhausted",
+        501 => "unimplemented",
+        502 | 503 => "unavailable",
+        504 => "timeout",
+        _ => "internal",
+    }
 }
 
 impl Engine {
@@ -191,7 +243,26 @@ impl Engine {
         self.address
     }
 
+    /// Where gRPC is served, if [`Settings::grpc`] asked for it.
+    #[must_use]
+    pub fn grpc(&self) -> Option<SocketAddr> {
+        self.grpc
+    }
+
+    /// Where the legacy JSON WebSocket listens, if [`Settings::ws_json`] asked for it.
+    #[must_use]
+    pub fn ws_json(&self) -> Option<SocketAddr> {
+        self.ws_json
+    }
+
+    /// Where the legacy binary WebSocket listens, if [`Settings::ws_binary`] asked for it.
+    #[must_use]
+    pub fn ws_binary(&self) -> Option<SocketAddr> {
+        self.ws_binary
+    }
+
     /// What it has done, by its own count.
+
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.witness.counts()
@@ -233,56 +304,3 @@ impl Drop for Engine {
         self.kill.cancel();
     }
 }
-
-/// Takes in connections.
-struct Door {
-    surface: Arc<Surface>,
-    tasks: TaskTracker,
-    graceful: CancellationToken,
-    kill: CancellationToken,
-}
-
-impl Door {
-    async fn accept(self, listener: TcpListener) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.graceful.cancelled() => return,
-                () = self.kill.cancelled() => return,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let open = self.surface.witness.connection();
-                    let serve = serve(stream, self.surface.clone(), self.graceful.clone(), open);
-                    let kill = self.kill.clone();
-                    self.tasks.spawn(async move { kill.run_until_cancelled(serve).await });
-                }
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            }
-        }
-    }
-}
-
-/// Serves one connection, HTTP/1.1 or HTTP/2 with prior knowledge.
-async fn serve(stream: TcpStream, surface: Arc<Surface>, graceful: CancellationToken, open: Open) {
-    // Small pieces must leave at once. A socket that refuses is closed already.
-    let _ = stream.set_nodelay(true);
-    let service =
-        service_fn(move |request| -> BoxedAnswer { Box::pin(http::answer(surface.clone(), request)) });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(STREAMS_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // How the connection ended concerns its caller; the engine counts syntheses.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = graceful.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
-    drop(open);
-}
-
-type BoxedAnswer =
-    std::pin::Pin<Box<dyn Future<Output = Result<::http::Response<http::Reply>, Infallible>> + Send>>;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Faults, Profile, Settings, StartError, Style, Variables};
+use super::{Faults, OnClear, OnDuplicateStart, Profile, Settings, StartError, Style, Variables};
 
 /// Flags of `rime-gate engine`. `DECODER_MAX_BATCH`, `DECODER_NUM_SESSIONS`, `GENERATOR_MAX_BATCH`,
 /// `GENERATOR_GPU_MEMORY_UTILIZATION` and `INFERENCE_CONCURRENCY_CAPACITY` are read from the environment, as
@@ -20,13 +20,22 @@ pub struct Arguments {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Where to listen for gRPC, without TLS
+    #[arg(long, value_name = "ADDR")]
+    pub grpc: Option<SocketAddr>,
+    /// Where to listen for the legacy JSON WebSocket, at any path; it is at /ws3 and /ws2 of --listen too
+    #[arg(long, value_name = "ADDR")]
+    pub ws_json: Option<SocketAddr>,
+    /// Where to listen for the legacy binary WebSocket, at any path
+    #[arg(long, value_name = "ADDR")]
+    pub ws_binary: Option<SocketAddr>,
     /// Simulated hardware: h100-arcana-v2, edge-20, test-fast, or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "h100-arcana-v2")]
     pub profile: String,
     /// Fixes every chance, so that a run can be repeated
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Share of syntheses answered with 500
+    /// Share of syntheses that fail instead of sending audio, with 500 or an error
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub error_rate: f64,
     /// Share of syntheses that stop in the middle and never end
@@ -35,7 +44,31 @@ pub struct Arguments {
     /// Share of syntheses whose connection is closed in the middle
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub cut_rate: f64,
-    /// Refuse every synthesis, with this status
+    /// Share of syntheses that fail in the middle
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub mid_error_rate: f64,
+    /// Share of syntheses that send all of their audio, and never that it was all
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub no_done_rate: f64,
+    /// Share of syntheses that send `done` twice
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub double_done_rate: f64,
+    /// Share of syntheses that start late, by --slow-start
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub slow_rate: f64,
+    /// How late a slow synthesis starts
+    #[arg(long, value_name = "DUR", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub slow_start: Duration,
+    /// What `clear` does to the run of a legacy WebSocket
+    #[arg(long, value_enum, default_value_t)]
+    pub on_clear: OnClear,
+    /// What starting an open context of a WebSocket v1 again does
+    #[arg(long, value_enum, default_value_t)]
+    pub on_duplicate_start: OnDuplicateStart,
+    /// Send `done` after the `error` of a failed run, on a legacy JSON WebSocket
+    #[arg(long)]
+    pub done_after_error: bool,
+    /// Refuse every synthesis, with this status or what a protocol has for it
     #[arg(long, value_name = "STATUS", num_args = 0..=1, default_missing_value = "503",
           value_parser = clap::value_parser!(u16).range(400..=599))]
     pub refuse: Option<u16>,
@@ -86,6 +119,12 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         [Err(error), _] | [_, Err(error)] => return fail(&error, 1),
     };
     println!("listening on http://{}", engine.address());
+    let further = [("grpc", engine.grpc()), ("ws-json", engine.ws_json()), ("ws-binary", engine.ws_binary())];
+    for (surface, address) in further {
+        if let Some(address) = address {
+            println!("listening for {surface} on {address}");
+        }
+    }
     told_to_stop(&mut signals).await;
     // Told twice, it does not wait for what still runs.
     tokio::select! {
@@ -109,6 +148,9 @@ impl Arguments {
         };
         Ok(Settings {
             listen: self.listen,
+            grpc: self.grpc,
+            ws_json: self.ws_json,
+            ws_binary: self.ws_binary,
             profile: profile(&self.profile)?,
             variables: Variables::read(lookup)?,
             seed: self.seed,
@@ -116,6 +158,11 @@ impl Arguments {
                 error_rate: self.error_rate,
                 stall_rate: self.stall_rate,
                 cut_rate: self.cut_rate,
+                mid_error_rate: self.mid_error_rate,
+                no_done_rate: self.no_done_rate,
+                double_done_rate: self.double_done_rate,
+                slow_rate: self.slow_rate,
+                slow_start: self.slow_start,
                 refuse: self.refuse,
             },
             cancel_delay: self.cancel_delay,
@@ -123,6 +170,9 @@ impl Arguments {
             style: Style { exact_wav: self.exact_wav, nested_json: self.nested_json },
             api_key: self.api_key,
             capacity,
+            on_clear: self.on_clear,
+            on_duplicate_start: self.on_duplicate_start,
+            done_after_error: self.done_after_error,
         })
     }
 }

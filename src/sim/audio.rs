@@ -99,7 +99,8 @@ pub fn wav_bytes(rate: u32, audio: Duration) -> u64 {
 /// Hands out one synthesis's bytes, in order, as its audio is produced.
 #[derive(Debug)]
 pub struct Encoder {
-    audio: Duration,
+    /// Length of the sound, once it is known.
+    audio: Option<Duration>,
     track: Track,
     events: bool,
     envelope: Option<bool>,
@@ -118,6 +119,27 @@ impl Encoder {
     /// An encoder for `audio` of sound at `rate` samples a second.
     #[must_use]
     pub fn new(format: Format, rate: u32, audio: Duration) -> Self {
+        Self::make(format, rate, Some(audio))
+    }
+
+    /// An encoder for sound whose length is not known before [`Encoder::end`] says so.
+    #[must_use]
+    pub fn open(format: Format, rate: u32) -> Self {
+        Self::make(format, rate, None)
+    }
+
+    /// Says how long the sound of an [`Encoder::open`] turned out to be: at least what was produced so far.
+    pub fn end(&mut self, audio: Duration) {
+        self.audio = Some(audio);
+        match &mut self.track {
+            Track::Samples(samples) => samples.end(audio),
+            Track::Mp3(frames) => frames.end(audio),
+            Track::Ogg(pages) => pages.end(audio),
+            Track::Webm(clusters) => clusters.end(audio),
+        }
+    }
+
+    fn make(format: Format, rate: u32, audio: Option<Duration>) -> Self {
         let (carried, events, envelope) = match format {
             Format::Events => (Format::Pcm, true, None),
             Format::Json { inner, nested } => (inner.format(), false, Some(nested)),
@@ -142,12 +164,12 @@ impl Encoder {
         if self.finished {
             return None;
         }
-        let complete = produced >= self.audio;
+        let complete = self.audio.filter(|audio| produced >= *audio);
         if let Some(nested) = self.envelope {
-            return complete.then(|| self.envelope(nested));
+            return complete.map(|audio| self.envelope(nested, audio));
         }
         let piece = self.track.next(produced);
-        self.finished = complete && self.track.is_finished();
+        self.finished = complete.is_some() && self.track.is_finished();
         if !self.events {
             return piece;
         }
@@ -164,9 +186,9 @@ impl Encoder {
         self.finished
     }
 
-    fn envelope(&mut self, nested: bool) -> Bytes {
+    fn envelope(&mut self, nested: bool, audio: Duration) -> Bytes {
         let mut sound = Vec::new();
-        while let Some(piece) = self.track.next(self.audio) {
+        while let Some(piece) = self.track.next(audio) {
             sound.extend_from_slice(&piece);
         }
         self.finished = true;
@@ -215,8 +237,9 @@ impl Track {
 /// Counts units of sound (samples, frames, packets) that have been handed out.
 #[derive(Debug)]
 struct Position {
-    audio: Duration,
+    audio: Option<Duration>,
     per_second: f64,
+    lead: f64,
     given: u64,
     total: u64,
 }
@@ -224,17 +247,27 @@ struct Position {
 impl Position {
     /// `audio` at `per_second` units, the last one only begun if need be. `lead` are units that hold no sound
     /// of their own (an encoder's delay).
-    fn new(audio: Duration, per_second: f64, lead: f64) -> Self {
-        let total = count((audio.as_secs_f64() * per_second + lead - ROUNDING).ceil()).max(1);
-        Self { audio, per_second, given: 0, total }
+    fn new(audio: Option<Duration>, per_second: f64, lead: f64) -> Self {
+        let mut position = Self { audio: None, per_second, lead, given: 0, total: u64::MAX };
+        if let Some(audio) = audio {
+            position.end(audio);
+        }
+        position
+    }
+
+    fn end(&mut self, audio: Duration) {
+        self.audio = Some(audio);
+        self.total = count((audio.as_secs_f64() * self.per_second + self.lead - ROUNDING).ceil()).max(1);
     }
 
     /// How many units have come due and were not handed out, at most `most`.
     fn take(&mut self, produced: Duration, most: u64) -> u64 {
-        let due = if produced >= self.audio {
-            self.total
-        } else {
-            count(produced.as_secs_f64() * self.per_second + ROUNDING).min(self.total)
+        let whole = count(produced.as_secs_f64() * self.per_second + ROUNDING);
+        let due = match self.audio {
+            Some(audio) if produced >= audio => self.total,
+            Some(_) => whole.min(self.total),
+            // Containers mark their last unit, so that one stays back until it is known whether more follows.
+            None => whole.saturating_sub(1),
         };
         let taken = due.saturating_sub(self.given).min(most);
         self.given += taken;
@@ -242,7 +275,7 @@ impl Position {
     }
 
     fn is_finished(&self) -> bool {
-        self.given == self.total
+        self.audio.is_some() && self.given == self.total
     }
 }
 
@@ -273,6 +306,27 @@ mod tests {
         }
         assert!(encoder.is_finished());
         bytes
+    }
+
+    #[test]
+    fn sound_of_a_length_not_known_before_is_the_same_in_the_end() {
+        let audio = Duration::from_millis(1_234);
+        for format in [Format::Wav { exact: false }, Format::Pcm, Format::Mulaw, Format::Mp3] {
+            let mut encoder = Encoder::open(format, 24_000);
+            let mut bytes = Vec::new();
+            for produced in [audio / 3, audio, audio] {
+                while let Some(piece) = encoder.next(produced) {
+                    bytes.extend_from_slice(&piece);
+                }
+                assert!(!encoder.is_finished());
+            }
+            encoder.end(audio);
+            while let Some(piece) = encoder.next(audio) {
+                bytes.extend_from_slice(&piece);
+            }
+            assert!(encoder.is_finished());
+            assert_eq!(bytes, whole(format, 24_000, audio, &[]));
+        }
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //!
 //! The GPU works in rounds. A round takes up to `GENERATOR_MAX_BATCH` syntheses and yields the same stretch
 //! of audio for each; the more take part, the longer it lasts. Those that do not fit take turns, so that all
-//! fall behind together. A synthesis joins at the first round after its text was prepared.
+//! fall behind together. A synthesis joins at the first round after its text was prepared. One whose text still
+//! comes keeps its place when it has nothing left to say, and joins again with its next text.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -47,9 +48,26 @@ pub struct Gpu {
 
 #[derive(Debug)]
 struct Synthesis {
+    /// Sound of all texts so far.
     audio: Duration,
+    produced: Duration,
     rounds: u32,
-    ready: Duration,
+    /// More text may come.
+    open: bool,
+    stage: Stage,
+    /// What the first text takes longer than others.
+    late: Duration,
+}
+
+/// Where a synthesis is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Has no text to speak.
+    Idle,
+    /// Its text is in preparation until then.
+    Preparing(Duration),
+    /// Waits for a turn, or is in the running round.
+    Ready,
 }
 
 #[derive(Debug)]
@@ -82,21 +100,61 @@ impl Gpu {
 
     /// Takes in a text that will become `audio` of sound.
     pub fn start(&mut self, now: Duration, audio: Duration) -> Id {
+        let id = self.open(Duration::ZERO);
+        self.extend(now, id, audio);
+        self.hold(id, false);
+        id
+    }
+
+    /// Takes in a synthesis whose text is still to come. The first text takes `late` longer to prepare.
+    pub fn open(&mut self, late: Duration) -> Id {
         let id = Id(self.next_id);
         self.next_id += 1;
+        let synthesis = Synthesis {
+            audio: Duration::ZERO,
+            produced: Duration::ZERO,
+            rounds: 0,
+            open: true,
+            stage: Stage::Idle,
+            late,
+        };
+        self.syntheses.insert(id, synthesis);
+        id
+    }
+
+    /// Takes in more text, which will become `audio` of sound. False if the synthesis is over.
+    pub fn extend(&mut self, now: Duration, id: Id, audio: Duration) -> bool {
+        let others = to_f64(self.syntheses.len().saturating_sub(1));
+        let Some(synthesis) = self.syntheses.get_mut(&id) else { return false };
+        synthesis.audio += audio;
+        if synthesis.stage != Stage::Idle {
+            // Prepared while the text before it is spoken.
+            return true;
+        }
         let frontend = &self.profile.frontend;
         let deviation = frontend.spread_ms * self.random.random_range(-1.0..=1.0);
-        let others = frontend.per_other_ms * to_f64(self.syntheses.len());
-        let ready = now + milliseconds(frontend.latency_ms + deviation + others);
-        self.syntheses.insert(id, Synthesis { audio, rounds: 0, ready });
+        let latency = milliseconds(frontend.latency_ms + deviation + frontend.per_other_ms * others);
+        let ready = now + latency + std::mem::take(&mut synthesis.late);
+        synthesis.stage = Stage::Preparing(ready);
         self.preparing.insert((ready, id));
-        id
+        true
+    }
+
+    /// Says whether more text may come. If none may and everything was spoken, that was the end.
+    pub fn hold(&mut self, id: Id, open: bool) -> Option<Duration> {
+        let synthesis = self.syntheses.get_mut(&id)?;
+        synthesis.open = open;
+        if open || synthesis.stage != Stage::Idle {
+            return None;
+        }
+        self.syntheses.remove(&id).map(|synthesis| synthesis.produced)
     }
 
     /// Drops a synthesis: its share of the GPU is free from the next round on. Unknown ids are ignored.
     pub fn cancel(&mut self, id: Id) {
-        if let Some(synthesis) = self.syntheses.remove(&id) {
-            self.preparing.remove(&(synthesis.ready, id));
+        let synthesis = self.syntheses.remove(&id);
+        if let Some(Synthesis { stage: Stage::Preparing(ready), .. }) = synthesis {
+            self.preparing.remove(&(ready, id));
         }
     }
 
@@ -125,13 +183,17 @@ impl Gpu {
         for id in &round.rows {
             let Some(synthesis) = self.syntheses.get_mut(id) else { continue };
             synthesis.rounds += 1;
-            let produced = synthesis.audio.min(step * synthesis.rounds);
-            let finished = produced == synthesis.audio;
-            if finished || synthesis.rounds >= self.profile.round.first_rounds {
+            let produced = synthesis.audio.min(synthesis.produced + step);
+            synthesis.produced = produced;
+            let spoken = produced == synthesis.audio;
+            let finished = spoken && !synthesis.open;
+            if spoken || synthesis.rounds >= self.profile.round.first_rounds {
                 outputs.push(Output { id: *id, at: round.ends, produced, finished });
             }
             if finished {
                 self.syntheses.remove(id);
+            } else if spoken {
+                synthesis.stage = Stage::Idle;
             } else {
                 self.waiting.push_back(*id);
             }
@@ -141,7 +203,10 @@ impl Gpu {
     fn admit_prepared(&mut self, at: Duration) {
         while self.preparing.first().is_some_and(|(ready, _)| *ready <= at) {
             let Some((_, id)) = self.preparing.pop_first() else { break };
-            self.waiting.push_back(id);
+            if let Some(synthesis) = self.syntheses.get_mut(&id) {
+                synthesis.stage = Stage::Ready;
+                self.waiting.push_back(id);
+            }
         }
     }
 

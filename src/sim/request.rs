@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rimelabs_api::{AudioParameters, SynthesisRequest};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -17,13 +18,22 @@ const AUDIO_MIN: Duration = Duration::from_millis(200);
 /// How far `timeScaleFactor` and `speedAlpha` stretch or squeeze.
 const STRETCH: std::ops::RangeInclusive<f64> = 0.25..=4.0;
 
-/// What is to be spoken and how it is to be sent.
+/// How text is spoken and how its sound is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Order {
+pub struct Voice {
     /// How the sound travels.
     pub format: Format,
     /// Samples a second.
     pub rate: u32,
+    /// How many times slower than usual it speaks.
+    pub stretch: f64,
+}
+
+/// What is to be spoken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Order {
+    /// How.
+    pub voice: Voice,
     /// Length of the sound.
     pub audio: Duration,
 }
@@ -49,6 +59,15 @@ pub enum BadRequest {
     /// A model that is not served.
     #[error("unknown modelId {0:?}")]
     Model(String),
+    /// A format that no decoder plays.
+    #[error("unknown audio format {0:?}")]
+    Format(String),
+    /// A way to split text that is none.
+    #[error("unknown segment {0:?}")]
+    Segment(String),
+    /// A number that is none.
+    #[error("{0} must be a number")]
+    Number(&'static str),
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,7 +121,60 @@ impl Order {
         };
         let stretch =
             stretch("timeScaleFactor", body.time_scale_factor)? * stretch("speedAlpha", body.speed_alpha)?;
-        Ok(Self { format, rate, audio: length(characters, stretch) })
+        Ok(Self { voice: Voice { format, rate, stretch }, audio: length(characters, stretch) })
+    }
+}
+
+impl Voice {
+    /// The voice of a legacy WebSocket, from the parameters of its query.
+    ///
+    /// # Errors
+    /// What the engine would close the socket for.
+    pub fn from_query(parameter: impl Fn(&str) -> Option<String>) -> Result<Self, BadRequest> {
+        let model = Model::read(parameter("modelId").as_deref())?;
+        let format = match parameter("audioFormat").as_deref() {
+            None | Some("mp3") => Format::Mp3,
+            Some("mulaw") => Format::Mulaw,
+            Some("pcm") => Format::Pcm,
+            Some("wav") => Format::Wav { exact: false },
+            Some("ogg") => Format::OggOpus,
+            Some(other) => return Err(BadRequest::Format(other.to_owned())),
+        };
+        let number = |name: &'static str| {
+            let value = parameter(name).filter(|value| !value.is_empty());
+            value.map(|value| value.parse().map_err(|_| BadRequest::Number(name))).transpose()
+        };
+        let rate = match number("samplingRate")? {
+            Some(rate) => whole_rate(rate)?,
+            None => default_rate(model, format),
+        };
+        let slower = stretch("timeScaleFactor", number("timeScaleFactor")?)?;
+        Ok(Self { format, rate, stretch: slower * stretch("speedAlpha", number("speedAlpha")?)? })
+    }
+
+    /// The voice that a protobuf request asks for.
+    ///
+    /// # Errors
+    /// What the engine calls an invalid input.
+    pub fn from_proto(request: &SynthesisRequest) -> Result<Self, BadRequest> {
+        let default = AudioParameters::default();
+        let parameters = request.audio_parameters.as_ref().unwrap_or(&default);
+        let format = match parameters.audio_format.as_deref().filter(|name| !name.is_empty()) {
+            None => Format::Wav { exact: false },
+            Some(name) => media(name, false).ok_or_else(|| BadRequest::Format(name.to_owned()))?,
+        };
+        let rate = match parameters.sampling_rate {
+            Some(rate) => whole_rate(f64::from(rate))?,
+            None => default_rate(Model::Coda, format),
+        };
+        let stretch = stretch("time_scale_factor", parameters.time_scale_factor.map(f64::from))?;
+        Ok(Self { format, rate, stretch })
+    }
+
+    /// How long a text sounds.
+    #[must_use]
+    pub fn length(&self, text: &str) -> Duration {
+        length(text.trim().chars().count(), self.stretch)
     }
 }
 
@@ -129,26 +201,34 @@ impl Model {
 /// The first media type that the engine speaks, in the order they are listed; weights are ignored.
 fn format(accept: &str, model: Model, audio_format: Option<&str>, style: Style) -> Format {
     let json = Format::Json { inner: inner(audio_format), nested: style.nested_json };
-    let wav = Format::Wav { exact: style.exact_wav };
-    let named = accept.split(',').find_map(|range| {
-        let media = range.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        match media.as_str() {
-            "audio/wav" | "audio/x-wav" | "audio/wave" => Some(wav),
-            "audio/l16" | "audio/pcm" => Some(Format::Pcm),
-            "audio/pcmu" | "audio/x-mulaw" | "audio/mulaw" => Some(Format::Mulaw),
-            "audio/mpeg" | "audio/mp3" => Some(Format::Mp3),
-            "audio/ogg" | "audio/opus" => Some(Format::OggOpus),
-            "audio/webm" => Some(Format::WebmOpus),
-            "text/event-stream" | "text/eventstream" => Some(Format::Events),
-            "application/json" => Some(json),
-            _ => None,
-        }
+    let named = accept.split(',').find_map(|range| match essence(range).as_str() {
+        "text/event-stream" | "text/eventstream" => Some(Format::Events),
+        "application/json" => Some(json),
+        name => media(name, style.exact_wav),
     });
     named.unwrap_or(match model {
         Model::MistV2 => json,
         Model::MistV3 => Format::Pcm,
-        Model::Arcana | Model::Coda => wav,
+        Model::Arcana | Model::Coda => Format::Wav { exact: style.exact_wav },
     })
+}
+
+/// The audio format that a media type names.
+fn media(name: &str, exact: bool) -> Option<Format> {
+    match essence(name).as_str() {
+        "audio/wav" | "audio/x-wav" | "audio/wave" => Some(Format::Wav { exact }),
+        "audio/l16" | "audio/pcm" => Some(Format::Pcm),
+        "audio/pcmu" | "audio/x-mulaw" | "audio/mulaw" => Some(Format::Mulaw),
+        "audio/mpeg" | "audio/mp3" => Some(Format::Mp3),
+        "audio/ogg" | "audio/opus" => Some(Format::OggOpus),
+        "audio/webm" => Some(Format::WebmOpus),
+        _ => None,
+    }
+}
+
+/// A media type without its parameters.
+fn essence(name: &str) -> String {
+    name.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
 fn inner(audio_format: Option<&str>) -> Inner {
@@ -208,16 +288,16 @@ mod tests {
     fn what_armchair_sends_is_read() {
         let body = r#"{"type":"HttpBody","text":"Hello.","speaker":null,"modelId":"arcana","odd":[1]}"#;
         let order = read(body, "audio/wav");
-        assert_eq!((order.format, order.rate), (Format::Wav { exact: false }, 24_000));
+        assert_eq!((order.voice.format, order.voice.rate), (Format::Wav { exact: false }, 24_000));
     }
 
     #[test]
     fn without_an_audio_type_each_model_has_its_own_answer() {
         let order = |model: &str| read(&format!(r#"{{"text":"Hello.","modelId":"{model}"}}"#), "*/*");
         let json = Format::Json { inner: Inner::Wav, nested: false };
-        assert_eq!((order("mistv2").format, order("mistv2").rate), (json, 22_050));
-        assert_eq!((order("mistv3").format, order("mistv3").rate), (Format::Pcm, 24_000));
-        assert_eq!(order("coda").format, Format::Wav { exact: false });
+        assert_eq!((order("mistv2").voice.format, order("mistv2").voice.rate), (json, 22_050));
+        assert_eq!((order("mistv3").voice.format, order("mistv3").voice.rate), (Format::Pcm, 24_000));
+        assert_eq!(order("coda").voice.format, Format::Wav { exact: false });
     }
 
     #[test]
@@ -226,10 +306,10 @@ mod tests {
         let rates =
             [("audio/mp3", 22_050), ("audio/L16", 16_000), ("audio/PCMU", 8_000), ("audio/wav", 22_050)];
         for (accept, rate) in rates {
-            assert_eq!(read(mist, accept).rate, rate, "{accept}");
+            assert_eq!(read(mist, accept).voice.rate, rate, "{accept}");
         }
-        assert_eq!(read(r#"{"text":"Hello.","modelId":"coda"}"#, "audio/x-mulaw").rate, 24_000);
-        assert_eq!(read(r#"{"text":"Hello.","samplingRate":44100}"#, "audio/wav").rate, 44_100);
+        assert_eq!(read(r#"{"text":"Hello.","modelId":"coda"}"#, "audio/x-mulaw").voice.rate, 24_000);
+        assert_eq!(read(r#"{"text":"Hello.","samplingRate":44100}"#, "audio/wav").voice.rate, 44_100);
     }
 
     #[test]

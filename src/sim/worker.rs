@@ -32,14 +32,23 @@ struct State {
     outputs: Vec<Output>,
 }
 
-/// How far one synthesis has come.
+/// Who waits for one synthesis's audio.
 #[derive(Debug, Default)]
-struct Listener(Mutex<Progress>);
+struct Listener(Mutex<Heard>);
 
 #[derive(Debug, Default)]
-struct Progress {
-    produced: Duration,
+struct Heard {
+    progress: Progress,
     waker: Option<Waker>,
+}
+
+/// How far a synthesis has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// All audio so far.
+    pub(super) produced: Duration,
+    /// Whether that is all there will be.
+    pub(super) finished: bool,
 }
 
 impl Worker {
@@ -54,14 +63,14 @@ impl Worker {
         }))
     }
 
-    /// Starts a synthesis of `audio`. Dropping the production cancels it.
-    pub(super) fn start(&self, audio: Duration, running: Running) -> Production {
+    /// Takes in a synthesis, whose text comes with [`Production::extend`] and is `late` to be prepared. Dropping
+    /// the production cancels it.
+    pub(super) fn open(&self, late: Duration, running: Running) -> Production {
         let listener = Arc::<Listener>::default();
         let mut state = self.0.lock();
-        let id = state.gpu.start(self.0.began.elapsed(), audio);
+        let id = state.gpu.open(late);
         state.listeners.insert(id, listener.clone());
         drop(state);
-        self.0.changed.notify_one();
         Production { worker: self.clone(), id, listener, running: Some(running) }
     }
 
@@ -100,7 +109,7 @@ impl Worker {
                 state.listeners.get(&output.id).cloned()
             };
             if let Some(listener) = listener {
-                listener.produced(output.produced);
+                listener.hears(Progress { produced: output.produced, finished: output.finished });
             }
         }
         state.outputs = outputs;
@@ -122,15 +131,15 @@ impl State {
 }
 
 impl Listener {
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn produced(&self, produced: Duration) {
-        let mut progress = self.lock();
-        progress.produced = produced;
-        let waker = progress.waker.take();
-        drop(progress);
+    fn hears(&self, progress: Progress) {
+        let mut heard = self.lock();
+        heard.progress = progress;
+        let waker = heard.waker.take();
+        drop(heard);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -147,13 +156,34 @@ pub(super) struct Production {
 }
 
 impl Production {
-    /// All audio so far, once it is more than `seen`.
-    pub(super) fn poll_produced(&self, context: &mut Context<'_>, seen: Duration) -> Poll<Duration> {
-        let mut progress = self.listener.lock();
-        if progress.produced > seen {
-            return Poll::Ready(progress.produced);
+    /// More text, which will become `audio` of sound. False if the synthesis is over.
+    pub(super) fn extend(&self, audio: Duration) -> bool {
+        let shared = &self.worker.0;
+        let mut state = shared.lock();
+        let now = shared.began.elapsed();
+        let extended = state.gpu.extend(now, self.id, audio);
+        drop(state);
+        shared.changed.notify_one();
+        extended
+    }
+
+    /// Says whether more text may come.
+    pub(super) fn hold(&self, open: bool) {
+        let mut state = self.worker.0.lock();
+        if let Some(produced) = state.gpu.hold(self.id, open) {
+            state.listeners.remove(&self.id);
+            drop(state);
+            self.listener.hears(Progress { produced, finished: true });
         }
-        match &mut progress.waker {
+    }
+
+    /// How far it is, once that is further than `seen`.
+    pub(super) fn poll_progress(&self, context: &mut Context<'_>, seen: Progress) -> Poll<Progress> {
+        let mut heard = self.listener.lock();
+        if heard.progress != seen {
+            return Poll::Ready(heard.progress);
+        }
+        match &mut heard.waker {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }

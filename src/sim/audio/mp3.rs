@@ -85,7 +85,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// At the rate nearest to the one asked for.
-    pub(super) fn new(rate: u32, audio: Duration) -> Self {
+    pub(super) fn new(rate: u32, audio: Option<Duration>) -> Self {
         let clips: &'static [Clip; 9] = &CLIPS;
         let nearest = clips.iter().min_by_key(|clip| clip.header.rate.abs_diff(rate));
         let clip = nearest.unwrap_or(&clips[0]);
@@ -102,6 +102,10 @@ impl Frames {
         let (from, to) = (self.clip.starts[self.at], self.clip.starts[self.at + taken]);
         self.at = (self.at + taken) % self.clip.frames();
         Some(Bytes::from_static(&self.clip.bytes[from..to]))
+    }
+
+    pub(super) fn end(&mut self, audio: Duration) {
+        self.position.end(audio);
     }
 
     pub(super) fn is_finished(&self) -> bool {

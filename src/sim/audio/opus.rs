@@ -62,9 +62,14 @@ impl Clip {
 }
 
 /// Packets of 20 ms for `audio`, with those that the encoder's delay adds.
-pub(super) fn position(audio: Duration) -> Position {
+pub(super) fn position(audio: Option<Duration>) -> Position {
     let packet = f64::from(PACKET_SAMPLES);
     Position::new(audio, f64::from(CLOCK) / packet, f64::from(CLIP.pre_skip) / packet)
+}
+
+/// The granule position at which `audio` ends.
+fn granule(audio: Duration) -> u64 {
+    super::count((audio.as_secs_f64() * f64::from(CLOCK)).round()) + u64::from(CLIP.pre_skip)
 }
 
 /// One synthesis's pages.
@@ -84,14 +89,13 @@ impl std::fmt::Debug for OggPages {
 }
 
 impl OggPages {
-    pub(super) fn new(rate: u32, audio: Duration) -> Self {
-        let sound = super::count((audio.as_secs_f64() * f64::from(CLOCK)).round());
+    pub(super) fn new(rate: u32, audio: Option<Duration>) -> Self {
         Self {
             writer: PacketWriter::new(Vec::new()),
             position: position(audio),
             rate,
             begun: false,
-            end: sound + u64::from(CLIP.pre_skip),
+            end: audio.map_or(u64::MAX, granule),
         }
     }
 
@@ -122,6 +126,11 @@ impl OggPages {
     fn write(&mut self, packet: Cow<'static, [u8]>, kind: PacketWriteEndInfo, granule: u64) {
         // Writing to a `Vec` cannot fail.
         let _ = self.writer.write_packet(packet, SERIAL, kind, granule);
+    }
+
+    pub(super) fn end(&mut self, audio: Duration) {
+        self.position.end(audio);
+        self.end = granule(audio);
     }
 
     pub(super) fn is_finished(&self) -> bool {

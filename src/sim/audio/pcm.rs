@@ -28,22 +28,23 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    pub(super) fn pcm(rate: u32, audio: Duration) -> Self {
+    pub(super) fn pcm(rate: u32, audio: Option<Duration>) -> Self {
         Self::new(Coding::Linear, rate, audio)
     }
 
-    pub(super) fn mulaw(rate: u32, audio: Duration) -> Self {
+    pub(super) fn mulaw(rate: u32, audio: Option<Duration>) -> Self {
         Self::new(Coding::Mulaw, rate, audio)
     }
 
-    pub(super) fn wav(rate: u32, audio: Duration, exact: bool) -> Self {
+    pub(super) fn wav(rate: u32, audio: Option<Duration>, exact: bool) -> Self {
         let mut samples = Self::new(Coding::Linear, rate, audio);
-        let bytes = exact.then(|| u32::try_from(samples.position.total * 2).unwrap_or(u32::MAX));
+        let bytes =
+            (exact && audio.is_some()).then(|| u32::try_from(samples.position.total * 2).unwrap_or(u32::MAX));
         samples.header = Some(wav_header(rate, bytes));
         samples
     }
 
-    fn new(coding: Coding, rate: u32, audio: Duration) -> Self {
+    fn new(coding: Coding, rate: u32, audio: Option<Duration>) -> Self {
         let sample_bytes = if coding == Coding::Linear { 2 } else { 1 };
         let position = Position::new(audio, f64::from(rate), 0.0);
         Self { header: None, position, sound: tone(coding, rate), sample_bytes, at: 0 }
@@ -64,6 +65,10 @@ impl Samples {
         }
     }
 
+    pub(super) fn end(&mut self, audio: Duration) {
+        self.position.end(audio);
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.position.is_finished()
     }
@@ -71,7 +76,7 @@ impl Samples {
 
 /// Bytes of a whole WAV file.
 pub(super) fn wav_bytes(rate: u32, audio: Duration) -> u64 {
-    u64::from(WAV_HEADER_BYTES) + 2 * Position::new(audio, f64::from(rate), 0.0).total
+    u64::from(WAV_HEADER_BYTES) + 2 * Position::new(Some(audio), f64::from(rate), 0.0).total
 }
 
 /// How a sample becomes bytes.

@@ -50,7 +50,7 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    pub(super) fn new(rate: u32, audio: Duration) -> Self {
+    pub(super) fn new(rate: u32, audio: Option<Duration>) -> Self {
         Self { position: opus::position(audio), rate, begun: false }
     }
 
@@ -78,6 +78,10 @@ impl Clusters {
             out.put_slice(packet);
         }
         Some(out.freeze())
+    }
+
+    pub(super) fn end(&mut self, audio: Duration) {
+        self.position.end(audio);
     }
 
     pub(super) fn is_finished(&self) -> bool {

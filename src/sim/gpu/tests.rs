@@ -287,3 +287,56 @@ fn without_a_limit_an_overload_ruins_nearly_everyone() {
     println!("shares of capacity: {half:.2} {full:.2} {more:.2} {far_more:.2}");
     assert!(half > 0.49 && full < 0.75 && more < 0.2 && far_more < 0.05);
 }
+
+/// Runs until nothing is left to do. What came out last.
+fn settle(gpu: &mut Gpu, now: &mut Duration) -> Option<Output> {
+    let mut outputs = Vec::new();
+    while let Some(at) = gpu.next_event() {
+        *now = at;
+        gpu.advance(at, &mut outputs);
+    }
+    outputs.last().copied()
+}
+
+#[test]
+fn a_synthesis_that_waits_for_words_keeps_its_place_and_goes_on_with_the_next() {
+    let mut gpu = gpu(REFERENCE, &Variables::default(), 1);
+    let mut now = Duration::ZERO;
+    let id = gpu.open(Duration::ZERO);
+    assert_eq!((settle(&mut gpu, &mut now), gpu.in_flight()), (None, 1));
+    for spoken in [1, 2] {
+        assert!(gpu.extend(now, id, Duration::from_millis(1_010)));
+        let output = settle(&mut gpu, &mut now).unwrap();
+        assert_eq!((output.produced, output.finished), (Duration::from_millis(1_010) * spoken, false));
+        assert_eq!(gpu.in_flight(), 1);
+    }
+    assert_eq!(gpu.hold(id, false), Some(Duration::from_millis(2_020)));
+    assert_eq!(gpu.in_flight(), 0);
+    assert!(!gpu.extend(now, id, Duration::from_secs(1)));
+}
+
+#[test]
+fn text_that_comes_in_time_leaves_no_gap() {
+    let alone = run(&mut gpu(REFERENCE, &Variables::default(), 1), &Load::Together(1), 1)[0];
+    let mut gpu = gpu(REFERENCE, &Variables::default(), 1);
+    let mut now = Duration::ZERO;
+    let id = gpu.open(Duration::ZERO);
+    for _ in 0..2 {
+        gpu.extend(now, id, text(0) / 2);
+    }
+    assert_eq!(gpu.hold(id, false), None);
+    let output = settle(&mut gpu, &mut now).unwrap();
+    assert!(output.finished);
+    assert_eq!(output.at.as_secs_f64(), alone.ttfb + alone.rtf * text(0).as_secs_f64());
+}
+
+#[test]
+fn a_late_synthesis_is_prepared_later_by_just_that() {
+    let first = |late| {
+        let mut gpu = gpu(REFERENCE, &Variables::default(), 1);
+        let id = gpu.open(late);
+        gpu.extend(Duration::ZERO, id, Duration::from_secs(1));
+        gpu.next_event().unwrap()
+    };
+    assert_eq!(first(Duration::from_secs(2)), first(Duration::ZERO) + Duration::from_secs(2));
+}
