@@ -82,6 +82,10 @@ async fn send<E>(
             return None;
         }
     };
+    if bytes.is_empty() {
+        // The end may come in a frame of its own.
+        return if ends { stream.send_data(bytes, true).ok() } else { Some(()) };
+    }
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
         let room = poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
