@@ -213,7 +213,7 @@ async fn what_is_no_synthesis_passes_a_full_gate_and_an_unknown_method_is_the_en
     let _held = hold(&mut caller).await;
     let request = NormalizeTextRequest { text: "One. Two.".into(), ..NormalizeTextRequest::default() };
     let answer = soon("an answer", caller.normalize_text(request)).await.unwrap().into_inner();
-    assert_eq!(answer.normalized_sentences, ["One.", "Two."]);
+    assert_eq!(answer.normalized_text, "One. Two.");
     let speakers = soon(
         "an answer",
         caller.get_supported_speakers(rimelabs_api::rime::GetSupportedSpeakersRequest::default()),
@@ -221,11 +221,6 @@ async fn what_is_no_synthesis_passes_a_full_gate_and_an_unknown_method_is_the_en
     .await
     .unwrap();
     assert!(!speakers.into_inner().speakers.is_empty());
-    let metrics = gate.control().metrics();
-    assert!(
-        !metrics.contains(r#"protocol="grpc"} 1"#) || metrics.contains("inflight"),
-        "nothing was counted"
-    );
     assert_eq!((status(&gate).running, status(&gate).waiting), (1, 0));
 }
 
