@@ -2,6 +2,7 @@
 //! is up. Knows nothing of admission, audio or metrics.
 
 pub mod body;
+mod connection;
 pub mod grpc;
 mod health;
 mod orca;
@@ -16,18 +17,18 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::config;
 use crate::refusal::Reason;
 use body::SendError;
 pub use body::{EngineBody, SendBody};
+use connection::{Connection, Unanswered};
 pub use health::Health;
-use pool::{Pool, Sender};
+use pool::Pool;
 pub use socket::Opened;
 
 /// Why the engine gave no answer.
@@ -127,10 +128,7 @@ impl EngineClient {
         if !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, inner.authority.clone());
         }
-        let result = match timeout(inner.first_byte_timeout, inner.attempt(request)).await {
-            Ok(result) => result,
-            Err(_) => Err(EngineError::FirstByteTimeout),
-        };
+        let result = inner.attempt(request).await;
         match &result {
             Ok(response) => inner.health.answered(response.headers()),
             Err(EngineError::Connect(_) | EngineError::ConnectTimeout) => inner.health.unreachable(),
@@ -144,22 +142,38 @@ impl Inner {
     /// Tries kept connections until one takes the request, then a new one. A request is tried again only while no
     /// byte of it was written.
     async fn attempt(&self, mut request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
-        loop {
-            let (mut sender, reused) = match self.pool.take() {
-                Some(sender) => (sender, true),
-                // Boxed: connecting is rare, and its state would make every request's future larger.
-                None => (Box::pin(self.connect()).await?, false),
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    return Ok(response.map(|body| EngineBody::new(body, sender, Arc::clone(&self.pool))));
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(lost(error.into_error())),
-                },
+        let deadline = Instant::now() + self.first_byte_timeout;
+        while let Some(mut connection) = self.pool.take() {
+            match connection.send(request, deadline).await {
+                Ok(response) => return Ok(self.leased(response, connection)),
+                Err(Unanswered::Unsent(unsent, _)) => request = *unsent,
+                Err(Unanswered::Lost(error)) => return Err(lost(error)),
+                Err(Unanswered::TimedOut) => return Err(EngineError::FirstByteTimeout),
             }
         }
+        // Boxed: connecting is rare, and its state would make every request's future larger.
+        Box::pin(self.attempt_anew(request, deadline)).await
+    }
+
+    async fn attempt_anew(
+        &self,
+        request: Request<SendBody>,
+        deadline: Instant,
+    ) -> Result<Response<EngineBody>, EngineError> {
+        let mut connection = Box::new(self.connect().await?);
+        match connection.send(request, deadline).await {
+            Ok(response) => Ok(self.leased(response, connection)),
+            Err(Unanswered::Unsent(_, error) | Unanswered::Lost(error)) => Err(lost(error)),
+            Err(Unanswered::TimedOut) => Err(EngineError::FirstByteTimeout),
+        }
+    }
+
+    fn leased(&self, response: Response<Incoming>, connection: Box<Connection>) -> Response<EngineBody> {
+        response.map(|body| EngineBody::new(body, connection, Arc::clone(&self.pool)))
+    }
+
+    async fn connect(&self) -> Result<Connection, EngineError> {
+        Connection::open(self.dial().await?).await.map_err(lost)
     }
 
     async fn dial(&self) -> Result<TcpStream, EngineError> {
@@ -170,17 +184,6 @@ impl Inner {
         };
         stream.set_nodelay(true).map_err(EngineError::Connect)?;
         Ok(stream)
-    }
-
-    async fn connect(&self) -> Result<Sender, EngineError> {
-        let stream = self.dial().await?;
-        // The case of the caller's headers is written as it came; the engine's is not kept: no caller may depend on it.
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        tokio::spawn(async move {
-            // How a connection ends is told to whoever waits for its answer.
-            let _ = connection.await;
-        });
-        Ok(sender)
     }
 }
 

@@ -20,20 +20,18 @@ pub enum Kind {
     /// One unit of engine work: it needs a slot.
     Synthesis,
     /// A WebSocket: no unit of work itself, it carries some.
-    Socket(Dialect),
+    Socket(Socket),
     /// Everything else: never queued, never counted.
     PassThrough,
 }
 
 /// What is spoken on a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Socket {
     /// Contexts, each a synthesis, in JSON or protobuf.
     V1,
-    /// The legacy JSON protocol, as the API container has it at `/ws3`.
-    Ws3,
-    /// The legacy JSON protocol of `/ws2`, whose `done` says so twice.
-    Ws2,
+    /// The legacy JSON protocol.
+    Json,
     /// The legacy binary protocol: bare text in, bare sound out.
     Binary,
 }
@@ -66,9 +64,9 @@ impl Recognition {
             return Kind::Synthesis;
         }
         if asks_for_a_socket(request)
-            && let Some(dialect) = self.dialect(path)
+            && let Some(socket) = self.socket(path)
         {
-            return Kind::Socket(dialect);
+            return Kind::Socket(socket);
         }
         if legacy && self.is_synthesis(request.method(), path) { Kind::Synthesis } else { Kind::PassThrough }
     }
@@ -79,13 +77,11 @@ impl Recognition {
             && (known(path) || (!is_plain(path) && known(&normalised(path))))
     }
 
-    fn dialect(&self, path: &str) -> Option<Dialect> {
+    fn socket(&self, path: &str) -> Option<Socket> {
         match (self.surface, normalised(path).as_str()) {
-            (Surface::Http, "/ws") => Some(Dialect::V1),
-            (Surface::Http, "/ws3") => Some(Dialect::Ws3),
-            (Surface::Http | Surface::WsJson, "/ws2") => Some(Dialect::Ws2),
-            (Surface::WsJson, _) => Some(Dialect::Ws3),
-            (Surface::WsBinary, _) => Some(Dialect::Binary),
+            (Surface::Http, "/ws") => Some(Socket::V1),
+            (Surface::Http, "/ws2" | "/ws3") | (Surface::WsJson, _) => Some(Socket::Json),
+            (Surface::WsBinary, _) => Some(Socket::Binary),
             (Surface::Http | Surface::Grpc, _) => None,
         }
     }
@@ -302,22 +298,22 @@ mod tests {
 
     #[test]
     fn a_socket_is_told_by_its_surface_and_path_and_by_post_too() {
-        use Dialect::{Binary, V1, Ws2, Ws3};
-        for (surface, path, dialect) in [
+        use Socket::{Binary, Json, V1};
+        for (surface, path, socket) in [
             (Surface::Http, "/ws", Some(V1)),
             (Surface::Http, "//w%73/?a=1", Some(V1)),
-            (Surface::Http, "/ws3?speaker=cove", Some(Ws3)),
-            (Surface::Http, "/ws2", Some(Ws2)),
+            (Surface::Http, "/ws3?speaker=cove", Some(Json)),
+            (Surface::Http, "/ws2", Some(Json)),
             (Surface::Http, "/other", None),
-            (Surface::WsJson, "/", Some(Ws3)),
-            (Surface::WsJson, "/ws", Some(Ws3)),
-            (Surface::WsJson, "/ws2?a", Some(Ws2)),
+            (Surface::WsJson, "/", Some(Json)),
+            (Surface::WsJson, "/ws", Some(Json)),
+            (Surface::WsJson, "/ws2?a", Some(Json)),
             (Surface::WsBinary, "/", Some(Binary)),
             (Surface::Grpc, "/ws", None),
         ] {
             for (method, upgrade) in [("GET", "websocket"), ("POST", "h2c, WebSocket")] {
                 let kind = recognise(surface, method, path, Some(upgrade));
-                assert_eq!(kind, dialect.map_or(Kind::PassThrough, Kind::Socket), "{surface:?} {path}");
+                assert_eq!(kind, socket.map_or(Kind::PassThrough, Kind::Socket), "{surface:?} {path}");
             }
             assert_ne!(recognise(surface, "GET", path, None), Kind::Socket(V1));
             assert_eq!(recognise(surface, "GET", path, Some("h2c")), Kind::PassThrough);

@@ -207,8 +207,8 @@ where
             }
             Ok(Kind::PassThrough) => self.pass_through(request).await,
             // Boxed for the same reason as a pass-through: its state would be carried by every request.
-            Ok(Kind::Socket(dialect)) => {
-                Box::pin(websocket::open(request, dialect, &self.sockets, &self.books, &self.engine)).await
+            Ok(Kind::Socket(socket)) => {
+                Box::pin(websocket::open(request, socket, &self.sockets, &self.books, &self.engine)).await
             }
             Err(bad) => {
                 self.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::{Pool, Sender};
+use super::connection::Connection;
+use super::pool::Pool;
 
 /// What is sent to the engine.
 #[derive(Debug)]
@@ -47,6 +48,17 @@ pub enum SendError {
     /// Not complete within `body_timeout`.
     #[error("the request body did not arrive in time")]
     Timeout,
+}
+
+impl SendBody {
+    /// Whether all of it is here: sending it waits for nobody but the engine.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Streamed(streamed) => streamed.rest.is_none(),
+            Self::PassThrough(body) => body.is_end_stream(),
+        }
+    }
 }
 
 impl Body for SendBody {
@@ -111,12 +123,12 @@ impl Streamed {
 #[derive(Debug)]
 pub struct EngineBody {
     incoming: Incoming,
-    lease: Option<(Sender, Arc<Pool>)>,
+    lease: Option<(Box<Connection>, Arc<Pool>)>,
 }
 
 impl EngineBody {
-    pub(super) fn new(incoming: Incoming, sender: Sender, pool: Arc<Pool>) -> Self {
-        let mut body = Self { incoming, lease: Some((sender, pool)) };
+    pub(super) fn new(incoming: Incoming, connection: Box<Connection>, pool: Arc<Pool>) -> Self {
+        let mut body = Self { incoming, lease: Some((connection, pool)) };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
@@ -124,8 +136,8 @@ impl EngineBody {
     }
 
     fn give_back(&mut self) {
-        if let Some((sender, pool)) = self.lease.take() {
-            pool.give(sender);
+        if let Some((connection, pool)) = self.lease.take() {
+            pool.give(connection);
         }
     }
 }
@@ -138,7 +150,11 @@ impl Body for EngineBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Self { incoming, lease } = &mut *self;
+        let polled = match lease {
+            Some((connection, _)) => connection.poll_frame(incoming, cx),
+            None => Pin::new(incoming).poll_frame(cx),
+        };
         match &polled {
             Poll::Ready(Some(Ok(_))) if !self.incoming.is_end_stream() => {}
             Poll::Ready(None | Some(Ok(_))) => self.give_back(),

@@ -3,13 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::body::SendBody;
-
-/// The handle that sends one request after another on a connection.
-pub(super) type Sender = SendRequest<SendBody>;
+use super::connection::Connection;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -20,7 +16,7 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -30,36 +26,31 @@ impl Pool {
     }
 
     /// A connection that was open and unused when last looked at. The engine may close it at this very moment.
-    pub(super) fn take(&self) -> Option<Sender> {
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        while let Some(Idle { sender, since }) = idle.pop() {
+        while let Some(Idle { connection, since }) = idle.pop() {
             // The younger ones were on top: an engine that closes idle connections is about to close this one too.
-            if now - since >= self.idle_timeout {
-                continue;
-            }
-            // One that is neither closed nor ready still sends a request that was answered early: not reusable.
-            if sender.is_ready() {
-                return Some(sender);
+            if now - since < self.idle_timeout && connection.is_ready() {
+                return Some(connection);
             }
         }
         None
     }
 
     /// Takes back a connection whose answer was read to its end.
-    pub(super) fn give(&self, sender: Sender) {
-        if sender.is_closed() {
-            return;
-        }
+    pub(super) fn give(&self, connection: Box<Connection>) {
+        let Some(connection) = connection.rest() else { return };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.idle_max {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { connection, since: Instant::now() });
         }
     }
 
+    /// Closes what has been unused for too long, and what the engine has closed.
     pub(super) fn close_idle(&self) {
         let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| !kept.sender.is_closed() && now - kept.since < self.idle_timeout);
+        idle.retain_mut(|kept| now - kept.since < self.idle_timeout && !kept.connection.is_closed());
     }
 }

@@ -1,23 +1,27 @@
 //! Opens a WebSocket to the engine. Decides nothing of what is said on it.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::body::{EngineBody, SendBody};
+use super::body::SendBody;
 use super::{EngineClient, EngineError, lost};
+
+/// Bytes of an answer that refuses a socket: a line of text. What is longer is left out.
+const ANSWER_BYTES_MAX: usize = 65_536;
 
 /// What the engine says to a request for a WebSocket.
 #[derive(Debug)]
 pub enum Opened {
     /// It switches protocols: its head, and the connection to come.
     Switched(Response<()>, OnUpgrade),
-    /// It does not: its answer.
-    Answered(Response<EngineBody>),
+    /// It does not: its answer, whole.
+    Answered(Response<Bytes>),
 }
 
 impl EngineClient {
@@ -45,7 +49,12 @@ impl EngineClient {
                 let upgraded = hyper::upgrade::on(&mut response);
                 return Ok(Opened::Switched(response.map(drop), upgraded));
             }
-            Ok(Opened::Answered(response.map(|body| EngineBody::new(body, sender, Arc::clone(&inner.pool)))))
+            let (mut head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(Collected::to_bytes);
+            if body.is_err() {
+                head.headers.remove(CONTENT_LENGTH);
+            }
+            Ok(Opened::Answered(Response::from_parts(head, body.unwrap_or_default())))
         };
         let opened = match timeout(inner.first_byte_timeout, opening).await {
             Ok(opened) => opened,

@@ -115,10 +115,10 @@ pub fn bad_request(bad: &BadHead, caller: Version) -> Response<Body> {
     response
 }
 
-/// The body of an answer that has none.
+/// A body that is there already.
 #[must_use]
-pub fn empty() -> Body {
-    Body::Text(Full::default())
+pub fn whole(body: Bytes) -> Body {
+    Body::Text(Full::new(body))
 }
 
 fn line(code: u16, reason: Reason, text: &str) -> Response<Body> {

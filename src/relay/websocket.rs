@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +23,8 @@ use super::answer::{self, Body};
 use crate::config::{Config, WebSocket};
 use crate::engine::{EngineBody, EngineClient, Opened, SendBody};
 use crate::metrics::Protocol;
-use crate::protocol::websocket::{self as protocol, Encoding};
-use crate::protocol::{Dialect, headers};
+use crate::protocol::websocket::{self, Encoding};
+use crate::protocol::{Socket, headers};
 use crate::refusal::{Reason, Refusal};
 use crate::stream::Books;
 use session::Session;
@@ -43,8 +44,7 @@ pub struct Sockets {
 struct Settings {
     websocket: WebSocket,
     caller_stall_timeout: Duration,
-    engine_stall_timeout: Duration,
-    protocol: protocol::Settings,
+    protocol: websocket::Settings,
 }
 
 impl Sockets {
@@ -54,8 +54,7 @@ impl Sockets {
         let settings = Settings {
             websocket: config.websocket.clone(),
             caller_stall_timeout: config.limits.caller_stall_timeout,
-            engine_stall_timeout: config.engine.stall_timeout,
-            protocol: protocol::Settings {
+            protocol: websocket::Settings {
                 client_buffer: config.target.client_buffer,
                 held_bytes_max: config.websocket.held_bytes_max,
                 runs_max: config.websocket.contexts_max,
@@ -63,7 +62,7 @@ impl Sockets {
                 quiet: config.websocket.binary_quiet,
                 first_byte_timeout: config.engine.first_byte_timeout,
                 stall_timeout: config.engine.stall_timeout,
-                ..protocol::Settings::default()
+                ..websocket::Settings::default()
             },
         };
         Self {
@@ -111,21 +110,18 @@ impl Drop for Place {
 /// [`Refusal`] where there is no place for one more socket, or the engine cannot be reached.
 pub(super) async fn open(
     mut request: Request<Incoming>,
-    dialect: Dialect,
+    socket: Socket,
     sockets: &Sockets,
     books: &Arc<Books<EngineBody>>,
     engine: &EngineClient,
 ) -> Result<Response<Body>, Refusal> {
     let place = sockets.take_place()?;
     let caller = hyper::upgrade::on(&mut request);
-    let query = request.uri().query().unwrap_or_default().to_owned();
+    let target = request.uri().clone();
     let request = to_engine(request);
     let (response, upstream) = match engine.open_socket(request).await {
         Ok(Opened::Switched(response, upstream)) => (response, upstream),
-        Ok(Opened::Answered(response)) => {
-            let stall_timeout = sockets.settings.engine_stall_timeout;
-            return Ok(response.map(|body| Body::pass_through(body, stall_timeout)));
-        }
+        Ok(Opened::Answered(response)) => return Ok(response.map(answer::whole)),
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, "the engine did not open a WebSocket");
             return Err(Refusal::new(error.reason()));
@@ -137,7 +133,7 @@ pub(super) async fn open(
         return Err(Refusal::new(Reason::EngineUnavailable));
     }
     let subprotocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|name| name.to_str().ok());
-    let spoken = Spoken::new(dialect, &query, subprotocol, &sockets.settings);
+    let spoken = Spoken::new(socket, &target, subprotocol, &sockets.settings);
     let session = run(caller, upstream, spoken, sockets.clone(), Arc::clone(books), place);
     tokio::spawn(sockets.tasks.track_future(session));
     Ok(to_caller(response))
@@ -145,19 +141,38 @@ pub(super) async fn open(
 
 /// What is spoken on one socket, from the head of its upgrade.
 struct Spoken {
-    session: protocol::Session,
+    session: websocket::Session,
     protocol: Protocol,
     model: Option<String>,
 }
 
 impl Spoken {
-    fn new(dialect: Dialect, query: &str, subprotocol: Option<&str>, settings: &Settings) -> Self {
-        let encoding = match subprotocol {
-            Some("rime.v1.binary") => Encoding::Binary,
-            _ => Encoding::Json,
-        };
-        let session = protocol::Session::v1(encoding, settings.protocol.clone());
-        Self { session, protocol: Protocol::V1, model: None }
+    fn new(socket: Socket, target: &Uri, subprotocol: Option<&str>, settings: &Settings) -> Self {
+        let settings = settings.protocol.clone();
+        let dialect = || websocket::Dialect::of(target.path(), target.query());
+        match socket {
+            Socket::V1 => {
+                let binary = subprotocol == Some("rime.v1.binary");
+                let encoding = if binary { Encoding::Binary } else { Encoding::Json };
+                let session = websocket::Session::v1(encoding, settings);
+                Self { session, protocol: Protocol::V1, model: None }
+            }
+            Socket::Json => {
+                let dialect = dialect();
+                let model = dialect.model.clone();
+                Self {
+                    session: websocket::Session::json(dialect, settings),
+                    protocol: Protocol::WsJson,
+                    model,
+                }
+            }
+            Socket::Binary => {
+                let dialect = dialect();
+                let model = dialect.model.clone();
+                let session = websocket::Session::binary(dialect, settings);
+                Self { session, protocol: Protocol::WsBinary, model }
+            }
+        }
     }
 }
 
@@ -191,7 +206,7 @@ fn to_engine(request: Request<Incoming>) -> Request<SendBody> {
 
 /// The head that the caller gets.
 fn to_caller(response: Response<()>) -> Response<Body> {
-    let mut response = response.map(|()| answer::empty());
+    let mut response = response.map(|()| answer::whole(Bytes::new()));
     headers::to_caller(&mut response, Version::HTTP_11);
     // `armchair` takes no other spelling.
     upgrade(response.headers_mut(), HeaderValue::from_static("upgrade"));

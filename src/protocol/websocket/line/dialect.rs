@@ -23,6 +23,8 @@ pub struct Dialect {
     pub done_flag: bool,
     /// `modelId`, `audioFormat`, `samplingRate`.
     pub hint: Hint,
+    /// `modelId`.
+    pub model: Option<String>,
 }
 
 impl Dialect {
@@ -46,6 +48,7 @@ impl Dialect {
             segment: segment.unwrap_or(Segment::BySentence),
             done_flag: path.trim_end_matches('/').ends_with("/ws2"),
             hint: Hint::for_request(model.as_deref(), format.as_deref(), rate, None),
+            model,
         }
     }
 }
@@ -68,7 +71,8 @@ mod tests {
         let query = "speaker=luna&modelId=mistv2&audioFormat=pcm&samplingRate=16000&segment=never&lang=eng";
         let dialect = Dialect::of("/ws3", Some(query));
         let hint = Hint { rate: Some(16_000), format: Some(Format::Pcm), mist_v2: true };
-        assert_eq!(dialect, Dialect { segment: Segment::Never, done_flag: false, hint });
+        let model = Some("mistv2".to_owned());
+        assert_eq!(dialect, Dialect { segment: Segment::Never, done_flag: false, hint, model });
         let silent = Dialect::of("/ws2", None);
         assert_eq!((silent.segment, silent.done_flag), (Segment::BySentence, true));
     }

@@ -1,0 +1,225 @@
+//! One connection to the engine. Whoever waits for its answer drives it, in the task that carries the answer on: a chunk
+//! changes no task on its way, and a connection that is dropped is closed at that moment.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::SendBody;
+
+type Exchange = http1::Connection<TokioIo<TcpStream>, SendBody>;
+
+/// Why a request brought no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// No byte of it was written: it may go out on another connection.
+    Unsent(Box<Request<SendBody>>, hyper::Error),
+    /// It may have reached the engine.
+    Lost(hyper::Error),
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// A connection, busy with one exchange or kept for the next.
+pub(super) struct Connection {
+    sender: SendRequest<SendBody>,
+    driver: Driver,
+    /// Kept from exchange to exchange: to move a timer on is cheap, to make one is not.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("sender", &self.sender).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 on `stream`.
+    pub(super) async fn open(stream: TcpStream) -> hyper::Result<Self> {
+        // The case of the caller's headers is written as it came; the engine's is not kept: no caller may depend on it.
+        let (sender, exchange) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, driver: Driver::new(exchange), alarm: Box::pin(sleep_until(Instant::now())) })
+    }
+
+    /// Sends `request`, and waits for the answer's head until `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves an exchange half done: drop the connection as well.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<SendBody>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        if !request.body().is_at_hand() {
+            // A body that is still arriving must go on arriving while the answer waits for its caller.
+            self.driver.employ();
+        }
+        self.alarm.as_mut().reset(deadline);
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let answered = poll_fn(|cx| match self.driver.poll(cx, |cx| answer.as_mut().poll(cx)) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => self.alarm.as_mut().poll(cx).map(|()| None),
+        });
+        match answered.await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut error)) => Err(match error.take_message() {
+                Some(unsent) => Unanswered::Unsent(Box::new(unsent), error.into_error()),
+                None => Unanswered::Lost(error.into_error()),
+            }),
+            None => Err(Unanswered::TimedOut),
+        }
+    }
+
+    /// Takes what has come of an answer's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, hyper::Error>>> {
+        self.driver.poll(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx))
+    }
+
+    /// Whether it is open and could take a request, as far as is known without asking the engine.
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Looks whether the engine has closed it.
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.driver.look();
+        self.sender.is_closed()
+    }
+
+    /// Ends an exchange whose answer was read to its end. `None` where the request is still being sent, or the engine
+    /// has closed: not to be used again.
+    pub(super) fn rest(mut self: Box<Self>) -> Option<Box<Self>> {
+        if self.sender.is_closed() {
+            return None;
+        }
+        if self.sender.is_ready() {
+            self.driver.rest();
+            return Some(self);
+        }
+        // Answered early: the rest of the request is sent all the same, as its caller expects.
+        self.driver.employ();
+        None
+    }
+}
+
+/// Who makes a connection's bytes move.
+enum Driver {
+    /// Whoever polls for what it brings.
+    Own { exchange: Box<Exchange>, bell: Arc<Bell>, waker: Waker },
+    /// A task of its own; or nobody any more, since it has ended.
+    Other,
+}
+
+impl Driver {
+    fn new(exchange: Exchange) -> Self {
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        Self::Own { exchange: Box::new(exchange), bell, waker }
+    }
+
+    /// Asks for something that the connection brings, moving the connection on where it has not come yet.
+    fn poll<T>(&mut self, cx: &mut Context<'_>, mut ask: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        let Self::Own { exchange, bell, waker } = self else { return ask(cx) };
+        bell.begin(cx.waker());
+        let mut inner = Context::from_waker(waker);
+        let mut asked = ask(&mut inner);
+        let mut ended = false;
+        if asked.is_pending() {
+            bell.heed();
+            ended = Pin::new(&mut **exchange).poll(&mut inner).is_ready();
+            if !ended {
+                asked = ask(&mut inner);
+            }
+        }
+        let rang = bell.end();
+        if ended {
+            // How a connection ends is told to whoever waits for its answer.
+            *self = Self::Other;
+            return ask(cx);
+        }
+        if asked.is_pending() && rang {
+            cx.waker().wake_by_ref();
+        }
+        asked
+    }
+
+    /// Moves a connection on that nobody waits for.
+    fn look(&mut self) {
+        let _ = self.poll(&mut Context::from_waker(Waker::noop()), |_| Poll::<()>::Pending);
+    }
+
+    /// Whoever waited does so no more.
+    fn rest(&self) {
+        if let Self::Own { bell, .. } = self {
+            bell.task.take();
+        }
+    }
+
+    /// Lets a task of its own see to it from now on.
+    fn employ(&mut self) {
+        if let Self::Own { exchange, .. } = std::mem::replace(self, Self::Other) {
+            tokio::spawn(async move {
+                let _ = exchange.await;
+            });
+        }
+    }
+}
+
+/// Wakes the task that drives a connection, unless it is at it: what a connection brings passes through channels whose
+/// other end is the same task.
+#[derive(Debug, Default)]
+struct Bell {
+    task: AtomicWaker,
+    state: AtomicU8,
+}
+
+const IDLE: u8 = 0;
+const DRIVING: u8 = 1;
+const RANG: u8 = 2;
+
+impl Bell {
+    fn begin(&self, task: &Waker) {
+        self.task.register(task);
+        self.heed();
+    }
+
+    /// What rang until now is about to be seen to.
+    fn heed(&self) {
+        self.state.store(DRIVING, Ordering::Release);
+    }
+
+    /// Whether it rang since it was last heeded.
+    fn end(&self) -> bool {
+        self.state.swap(IDLE, Ordering::AcqRel) == RANG
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.compare_exchange(DRIVING, RANG, Ordering::AcqRel, Ordering::Acquire) == Err(IDLE) {
+            self.task.wake();
+        }
+    }
+}
