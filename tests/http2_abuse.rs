@@ -200,7 +200,9 @@ fn memory() -> u64 {
 
 /// Another caller, on a connection of its own, is served on this door.
 async fn is_served(door: Door) {
-    let mut caller = Attacker::to(door, &[]).await;
+    // With windows for all of it.
+    let mut caller = Attacker::to(door, &[(4, 1 << 24)]).await;
+    assert!(caller.write(&frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes())).await);
     assert!(caller.write(&door.synthesis(1, 40)).await);
     let end = soon("the others' answer", async {
         loop {
