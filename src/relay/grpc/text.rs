@@ -21,6 +21,9 @@ use crate::stream::Texts;
 /// more than this it waits for its slot like any other.
 pub const OPENING_BYTES_MAX: usize = 16_384;
 
+/// How long a caller may take to stop writing once its call has ended.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// A streamed request: what was held, then the rest as it comes.
 #[derive(Debug)]
 pub struct Text {
@@ -61,6 +64,17 @@ impl Text {
             texts.ended();
         }
         Ok((opening.asked(), Self { held, rest, scan, texts }))
+    }
+}
+
+impl Drop for Text {
+    /// A call may end before its request does. The rest is read for a moment and thrown away: to reset the stream behind
+    /// an answer makes some proxies and callers lose the answer.
+    fn drop(&mut self) {
+        let Some(mut rest) = self.rest.take().filter(|rest| !rest.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(timeout(LINGER, async move { while let Some(Ok(_)) = rest.frame().await {} }));
+        }
     }
 }
 
