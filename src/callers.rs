@@ -4,14 +4,18 @@
 //! The load is open: callers come when they come, whether or not those before them were served, and a caller's
 //! TTFB counts from the moment it meant to call, so that a stall hides nothing ("no coordinated omission").
 
+mod agents;
 mod call;
+mod grpc;
+mod socket;
 mod tally;
+mod v1;
+mod ws_json;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -19,6 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use tally::Tally;
 
+use self::agents::Agents;
 use crate::target::Target;
 
 /// What a voice agent says between two turns: 0.8 to 2.4 seconds of sound at 14 characters a second.
@@ -39,11 +44,30 @@ pub const CALLS_MAX: usize = 10_000;
 /// Arrivals of one load.
 pub const ARRIVALS_MAX: usize = 1_000_000;
 
+/// How callers ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Protocol {
+    /// `POST /invocations`, each call on a connection of its own.
+    #[default]
+    Http,
+    /// WebSocket v1 at `/ws`: agents with a socket each, a context for each turn.
+    V1,
+    /// Legacy JSON at `/ws3`: agents with a socket each, a flush for each turn.
+    WsJson,
+    /// `rime.TextToSpeech/Synthesize`: agents with a connection each, a call for each turn.
+    Grpc,
+}
+
 /// What is asked of an address.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where the callers call: `POST /invocations`.
+    /// Where the callers call.
     pub address: SocketAddr,
+    /// How.
+    pub protocol: Protocol,
+    /// Agents whose lines are open before the first call. An agent takes one turn at a time; whoever calls when all
+    /// are busy opens a line of its own, and keeps it. None where calls have connections of their own.
+    pub agents: usize,
     /// Arrivals per second, on average: positive.
     pub rate: f64,
     /// How long callers arrive before any is counted: an engine that was idle is not yet what it will be.
@@ -63,6 +87,7 @@ pub struct Load {
 /// The callers of one load, and what has become of them so far.
 #[derive(Debug)]
 pub struct Callers {
+    agents: Agents,
     load: Load,
     tally: Mutex<Tally>,
 }
@@ -71,7 +96,8 @@ impl Callers {
     /// Callers who have not begun to call.
     #[must_use]
     pub fn new(load: Load) -> Arc<Self> {
-        Arc::new(Self { load, tally: Mutex::default() })
+        let agents = Agents::new(load.address, load.protocol);
+        Arc::new(Self { agents, load, tally: Mutex::default() })
     }
 
     /// What has become of them so far.
@@ -85,15 +111,15 @@ impl Callers {
     /// # Cancel safety
     /// Dropping it hangs up on every call that has not ended.
     pub async fn run(self: &Arc<Self>) -> Tally {
-        let bodies = self.load.texts.iter().map(|text| call::body(text)).collect::<Vec<_>>();
         let mut random = StdRng::seed_from_u64(self.load.seed);
         let arrivals = arrivals(&self.load, &mut random);
         let mut calls = JoinSet::new();
+        self.agents.gather(self.load.agents).await;
         let start = Instant::now();
         for after in arrivals {
             let scheduled = start + after;
             let counts = after >= self.load.warm_up;
-            let body = bodies[random.random_range(0..bodies.len())].clone();
+            let text = self.load.texts[random.random_range(0..self.load.texts.len())];
             sleep_until(scheduled).await;
             while calls.try_join_next().is_some() {}
             let hears = calls.len() < CALLS_MAX;
@@ -103,7 +129,7 @@ impl Callers {
                 tally.failed += u64::from(!hears);
             }
             if hears {
-                calls.spawn(Arc::clone(self).call(scheduled, body, counts));
+                calls.spawn(Arc::clone(self).call(scheduled, text, counts));
             }
         }
         let patience_ends = start + self.load.warm_up + self.load.duration + self.load.patience;
@@ -112,8 +138,8 @@ impl Callers {
         self.tally()
     }
 
-    async fn call(self: Arc<Self>, scheduled: Instant, body: Bytes, counts: bool) {
-        let heard = call::call(self.load.address, scheduled, body).await;
+    async fn call(self: Arc<Self>, scheduled: Instant, text: &'static str, counts: bool) {
+        let heard = self.agents.turn(scheduled, text).await;
         if counts {
             self.lock().record(&heard, &self.load.target);
         }
@@ -151,6 +177,8 @@ mod tests {
     fn a_seed_repeats_its_arrivals_and_their_gaps_are_those_of_a_poisson_process() {
         let load = Load {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            protocol: Protocol::Http,
+            agents: 0,
             rate: 100.0,
             warm_up: Duration::from_secs(50),
             duration: Duration::from_secs(50),

@@ -36,7 +36,7 @@ pub enum Command {
     /// Run the gate in front of an engine
     Run(RunArguments),
     /// Run the simulated engine
-    Engine(sim::arguments::Arguments),
+    Engine(Box<sim::arguments::Arguments>),
     /// Show what the gate is for: an overloaded simulated engine, without the gate and with it
     Demo(demo::DemoArguments),
     /// Check a configuration file
@@ -90,7 +90,7 @@ pub struct LimitArguments {
 /// Dropping it stops whatever the command had started.
 pub async fn execute(command: Command) -> ExitCode {
     let done = match command {
-        Command::Engine(arguments) => return sim::arguments::run(arguments).await,
+        Command::Engine(arguments) => return sim::arguments::run(*arguments).await,
         Command::Run(arguments) => Ok(run::run(&arguments).await),
         Command::Demo(arguments) => Ok(demonstrate(&arguments).await),
         Command::Check(arguments) => Ok(check::run(&arguments.file)),

@@ -19,7 +19,7 @@ use clap::Args;
 pub use capacity::capacity_per_second;
 pub use report::{Phase, Report};
 
-use crate::callers::{Callers, Load, SENTENCES, Tally};
+use crate::callers::{Callers, Load, Protocol, SENTENCES, Tally};
 use crate::config::{Config, EngineUrl};
 use crate::gate::{Gate, StartError};
 use crate::sim::{self, Engine, Profile, Settings};
@@ -127,6 +127,8 @@ async fn phase(
     let patience = seconds.mul_f64(PATIENCE).max(PATIENCE_MIN);
     let callers = Callers::new(Load {
         address,
+        protocol: Protocol::Http,
+        agents: 0,
         rate,
         warm_up,
         duration: seconds.saturating_sub(warm_up),

@@ -9,10 +9,11 @@ mod orca;
 mod pool;
 mod socket;
 
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::HOST;
@@ -121,51 +122,95 @@ impl EngineClient {
     ///
     /// # Errors
     ///
-    /// [`EngineError`] where no response head came.
-    pub async fn send(&self, mut request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
-        let inner = &*self.inner;
+    /// The future yields an [`EngineError`] where no response head came.
+    pub fn send(&self, mut request: Request<SendBody>) -> Sending {
         // HTTP/1.0 callers need not name a host; HTTP/1.1 engines want one (RFC 9112 section 3.2).
         if !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, inner.authority.clone());
+            request.headers_mut().insert(HOST, self.inner.authority.clone());
         }
-        let result = inner.attempt(request).await;
-        match &result {
-            Ok(response) => inner.health.answered(response.headers()),
-            Err(EngineError::Connect(_) | EngineError::ConnectTimeout) => inner.health.unreachable(),
-            Err(_) => {}
-        }
-        result
+        let inner = Arc::clone(&self.inner);
+        let now = Instant::now();
+        let deadline = now + inner.first_byte_timeout;
+        let way = Inner::way(&inner, request, now, deadline);
+        Sending { inner, deadline, way }
+    }
+}
+
+/// A request on its way to the engine: the future of [`EngineClient`].
+#[derive(Debug)]
+#[must_use = "nobody waits for the answer"]
+pub struct Sending {
+    inner: Arc<Inner>,
+    deadline: Instant,
+    way: Way,
+}
+
+/// Which connection a request goes out on.
+enum Way {
+    Kept(Box<Connection>),
+    New(Pin<Box<dyn Future<Output = Result<Response<EngineBody>, EngineError>> + Send>>),
+    Answered,
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kept(_) => "Kept",
+            Self::New(_) => "New",
+            Self::Answered => "Answered",
+        })
+    }
+}
+
+impl Future for Sending {
+    type Output = Result<Response<EngineBody>, EngineError>;
+
+    /// A request is tried again, on the next kept connection or on a new one, only while no byte of it was written.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let result = loop {
+            let answered = match &mut this.way {
+                Way::Kept(connection) => ready!(connection.poll_answer(cx)),
+                Way::New(answer) => break ready!(answer.as_mut().poll(cx)),
+                Way::Answered => panic!("a future is not polled after it was ready"),
+            };
+            break match (answered, std::mem::replace(&mut this.way, Way::Answered)) {
+                (Err(Unanswered::Unsent(request, _)), _) => {
+                    this.way = Inner::way(&this.inner, *request, Instant::now(), this.deadline);
+                    continue;
+                }
+                (Err(error), _) => Err(error.into()),
+                (Ok(response), Way::Kept(connection)) => Ok(this.inner.leased(response, connection)),
+                (Ok(_), _) => unreachable!("it was a kept connection that answered"),
+            };
+        };
+        this.way = Way::Answered;
+        this.inner.health.learn(&result);
+        Poll::Ready(result)
     }
 }
 
 impl Inner {
-    /// Tries kept connections until one takes the request, then a new one. A request is tried again only while no
-    /// byte of it was written.
-    async fn attempt(&self, mut request: Request<SendBody>) -> Result<Response<EngineBody>, EngineError> {
-        let deadline = Instant::now() + self.first_byte_timeout;
-        while let Some(mut connection) = self.pool.take() {
-            match connection.send(request, deadline).await {
-                Ok(response) => return Ok(self.leased(response, connection)),
-                Err(Unanswered::Unsent(unsent, _)) => request = *unsent,
-                Err(Unanswered::Lost(error)) => return Err(lost(error)),
-                Err(Unanswered::TimedOut) => return Err(EngineError::FirstByteTimeout),
+    /// Sends a request out on a kept connection, else on a new one.
+    fn way(this: &Arc<Self>, request: Request<SendBody>, now: Instant, deadline: Instant) -> Way {
+        match this.pool.take(now) {
+            Some(mut connection) => {
+                connection.send(request, deadline);
+                Way::Kept(connection)
             }
+            None => Way::New(Box::pin(Arc::clone(this).send_anew(request, deadline))),
         }
-        // Boxed: connecting is rare, and its state would make every request's future larger.
-        Box::pin(self.attempt_anew(request, deadline)).await
     }
 
-    async fn attempt_anew(
-        &self,
+    async fn send_anew(
+        self: Arc<Self>,
         request: Request<SendBody>,
         deadline: Instant,
     ) -> Result<Response<EngineBody>, EngineError> {
         let mut connection = Box::new(self.connect().await?);
-        match connection.send(request, deadline).await {
-            Ok(response) => Ok(self.leased(response, connection)),
-            Err(Unanswered::Unsent(_, error) | Unanswered::Lost(error)) => Err(lost(error)),
-            Err(Unanswered::TimedOut) => Err(EngineError::FirstByteTimeout),
-        }
+        connection.send(request, deadline);
+        let response = poll_fn(|cx| connection.poll_answer(cx)).await?;
+        Ok(self.leased(response, connection))
     }
 
     fn leased(&self, response: Response<Incoming>, connection: Box<Connection>) -> Response<EngineBody> {
@@ -187,6 +232,15 @@ impl Inner {
     }
 }
 
+impl From<Unanswered> for EngineError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Unsent(_, error) | Unanswered::Lost(error) => lost(error),
+            Unanswered::TimedOut => Self::FirstByteTimeout,
+        }
+    }
+}
+
 fn lost(error: hyper::Error) -> EngineError {
     if error.is_user() { EngineError::RequestBody(error) } else { EngineError::Lost(error) }
 }
@@ -194,14 +248,13 @@ fn lost(error: hyper::Error) -> EngineError {
 impl Service<Request<SendBody>> for EngineClient {
     type Response = Response<EngineBody>;
     type Error = EngineError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, EngineError>> + Send>>;
+    type Future = Sending;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<SendBody>) -> Self::Future {
-        let client = self.clone();
-        Box::pin(async move { client.send(request).await })
+    fn call(&mut self, request: Request<SendBody>) -> Sending {
+        self.send(request)
     }
 }

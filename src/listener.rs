@@ -89,7 +89,8 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts callers on the current runtime until the doorway drains. Each connection is a task.
+/// Accepts callers on the current runtime until the doorway drains. Each connection is a task. The service must be ready
+/// whenever it is called: what a request has to wait for, it waits for in its own future.
 ///
 /// # Cancel safety
 ///

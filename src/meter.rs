@@ -307,28 +307,30 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
+mod streamed_text;
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::audio::Hint;
     use proptest::prelude::*;
 
     /// 24 kHz, 16 bit: 48 bytes a millisecond.
-    const BYTES_PER_MS: usize = 48;
+    pub(super) const BYTES_PER_MS: usize = 48;
 
-    fn ms(ms: u64) -> Duration {
+    pub(super) fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    fn pcm() -> AudioClock {
+    pub(super) fn pcm() -> AudioClock {
         AudioClock::for_answer(Some("audio/L16;rate=24000"), None, Hint::default())
     }
 
     /// A meter whose request arrived at `start` and waited 100 ms.
-    fn meter(start: Instant, clock: AudioClock, client_buffer: Duration) -> Meter {
+    pub(super) fn meter(start: Instant, clock: AudioClock, client_buffer: Duration) -> Meter {
         Meter::new(start, start + ms(100), ms(100), clock, client_buffer)
     }
 
-    fn start() -> Instant {
+    pub(super) fn start() -> Instant {
         #[allow(clippy::disallowed_methods, reason = "an origin is needed; only differences are looked at")]
         Instant::now()
     }

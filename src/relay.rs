@@ -1,11 +1,12 @@
 //! A request's way through the gate: recognise, admit, engine, meter, answer. Start reading here.
 //!
 //! ```text
-//! request id ─ trace ─ Relay ─┬─ pass-through ──────────────────────── engine client ─ engine
-//!                             └─ Upload ─ Metering ─ Admission ──────── engine client ─ engine
+//! RequestId ─ Relay ─┬─ pass-through ──────────────────────── engine client ─ engine
+//!                    ├─ WebSocket ───── session: admission per synthesis ─ engine's socket
+//!                    └─ Upload ─ Metering ─ Admission ──────── engine client ─ engine
 //! ```
 //!
-//! Every box is a tower layer over the next. [`Relay`] looks at the head and takes one of two ways. A synthesis' body
+//! Every box is a tower layer over the next. [`Relay`] looks at the head and takes one of three ways. A synthesis' body
 //! is read by [`Upload`](upload::Upload) before anything is decided, so that a slow caller holds no slot; then
 //! [`Metering`](metering::Metering) notes the time, [`Admission`](crate::admission::layer) waits for a slot or
 //! refuses, and the engine's answer comes back as a [`Metered`](crate::stream::Metered) body that holds the slot until the sound ends.
@@ -13,11 +14,12 @@
 pub mod answer;
 pub mod grpc;
 pub mod metering;
+pub mod request_id;
 pub mod upload;
 pub mod websocket;
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,15 +27,11 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use tower::{Service, ServiceBuilder};
-use tower_http::classify::{NeverClassifyEos, ServerErrorsFailureClass};
-use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
-use tower_http::trace::{ResponseBody, TraceLayer};
-use tracing::{Span, debug_span};
+use tower::{Layer, Service, ServiceBuilder};
 
 use crate::admission::AdmissionLayer;
 use crate::config::{Config, Listener};
-use crate::engine::{EngineBody, EngineClient, SendBody};
+use crate::engine::{EngineBody, EngineClient, EngineError, SendBody};
 use crate::metrics::Protocol;
 use crate::protocol::headers::{self, Forwarding, Peer};
 use crate::protocol::{Kind, Recognition};
@@ -41,10 +39,9 @@ use crate::refusal::{Reason, Refusal};
 use crate::stream::Books;
 use answer::Body;
 use metering::MeteringLayer;
+use request_id::{Named, RequestIdLayer};
 use upload::UploadLayer;
 use websocket::Sockets;
-
-mod request_id;
 
 /// What the relay does to every request alike.
 #[derive(Debug)]
@@ -63,7 +60,7 @@ pub fn stack(
     books: &Arc<Books<EngineBody>>,
     sockets: &Sockets,
     engine: &EngineClient,
-) -> impl Service<Request<Incoming>, Response = Response<TracedBody>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Incoming>, Response = Response<Named<Body>>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -81,7 +78,7 @@ pub fn stack(
         .layer(MeteringLayer::new(Arc::clone(books), config.target.client_buffer))
         .layer(AdmissionLayer::new(books.door.clone()).cancel_linger(config.engine.cancel_linger))
         .service(engine.clone());
-    let relay = Relay {
+    RequestIdLayer::new(config.forwarding.request_id_header.clone()).layer(Relay {
         shared: Arc::new(Shared {
             settings,
             books: Arc::clone(books),
@@ -89,39 +86,7 @@ pub fn stack(
             engine: engine.clone(),
             synthesis,
         }),
-    };
-    around(config, relay)
-}
-
-/// What every surface's stack has around it: a request id, and a span for the log.
-fn around<S, B>(
-    config: &Config,
-    service: S,
-) -> impl Service<Request<Incoming>, Response = Response<Traced<B>>, Error = Infallible, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ 'static
-+ use<S, B>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    B: http_body::Body<Error: std::fmt::Display> + Send + 'static,
-{
-    let request_id = &config.forwarding.request_id_header;
-    ServiceBuilder::new()
-        .layer(SetRequestIdLayer::new(request_id.clone(), request_id::Ids::default()))
-        .layer(PropagateRequestIdLayer::new(request_id.clone()))
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(span)
-                .on_request(())
-                .on_response(())
-                .on_body_chunk(())
-                .on_eos(())
-                .on_failure(()),
-        )
-        .service(service)
+    })
 }
 
 /// What the engine is told about callers.
@@ -133,18 +98,6 @@ fn forwarding(config: &Config) -> Forwarding {
         trust_incoming: forwarding.trust_incoming,
         via: forwarding.via.as_deref().and_then(Forwarding::via_of),
     }
-}
-
-/// An answer's body as it leaves the stack.
-pub type Traced<B> = ResponseBody<B, NeverClassifyEos<ServerErrorsFailureClass>, (), (), ()>;
-
-/// As above, on every surface but gRPC's.
-pub type TracedBody = Traced<Body>;
-
-fn span(request: &Request<Incoming>) -> Span {
-    let id = request.extensions().get::<tower_http::request_id::RequestId>();
-    let id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
-    debug_span!("request", method = %request.method(), path = request.uri().path(), id)
 }
 
 /// Tells syntheses from the rest, and settles the headers of both ways.
@@ -183,38 +136,39 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move { Ok(shared.serve(request).await) })
+        let caller = request.version();
+        // HTTP/1's parser counts by itself. One is the request's id, which may not be the caller's.
+        if caller == Version::HTTP_2 && request.headers().len() > shared.settings.headers_max + 1 {
+            let refused = Err(Refusal::new(Reason::HeadTooLarge));
+            return Box::pin(ready(Ok(shared.answer(refused, caller))));
+        }
+        match shared.to_engine(&mut request) {
+            Ok(Kind::Synthesis) => {
+                let served = shared.synthesis.clone().call(request);
+                Box::pin(async move { Ok(shared.answer(served.await, caller)) })
+            }
+            Ok(Kind::PassThrough) => {
+                let served = shared.engine.send(request.map(SendBody::PassThrough));
+                Box::pin(async move { Ok(shared.answer(shared.passed(served.await), caller)) })
+            }
+            Ok(Kind::Socket(socket)) => Box::pin(async move {
+                let Shared { books, sockets, engine, .. } = &*shared;
+                let opened = websocket::open(request, socket, sockets, books, engine).await;
+                Ok(shared.answer(opened, caller))
+            }),
+            Err(bad) => {
+                shared.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
+                Box::pin(ready(Ok(answer::bad_request(&bad, caller))))
+            }
+        }
     }
 }
 
-impl<S> Shared<S>
-where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal> + Clone,
-{
-    async fn serve(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let caller = request.version();
-        // HTTP/1's parser counts by itself.
-        if caller == Version::HTTP_2 && request.headers().len() > self.settings.headers_max {
-            self.books.metrics.turned_away(Protocol::Http, Reason::HeadTooLarge);
-            return answer::refusal(&Refusal::new(Reason::HeadTooLarge), self.settings.status_when_full);
-        }
-        let served = match self.to_engine(&mut request) {
-            Ok(Kind::Synthesis) => {
-                let synthesis = self.synthesis.clone().call(request);
-                synthesis.await
-            }
-            Ok(Kind::PassThrough) => self.pass_through(request).await,
-            // Boxed for the same reason as a pass-through: its state would be carried by every request.
-            Ok(Kind::Socket(socket)) => {
-                Box::pin(websocket::open(request, socket, &self.sockets, &self.books, &self.engine)).await
-            }
-            Err(bad) => {
-                self.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
-                return answer::bad_request(&bad, caller);
-            }
-        };
+impl<S> Shared<S> {
+    /// What the caller is told of what came of its request.
+    fn answer(&self, served: Result<Response<Body>, Refusal>, caller: Version) -> Response<Body> {
         match served {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
             Ok(mut response) => {
@@ -239,9 +193,8 @@ where
     }
 
     /// Health, voices and all else that is no synthesis: never queued, never counted.
-    async fn pass_through(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        // Boxed: the state of a pass-through would make every synthesis' future larger.
-        match Box::pin(self.engine.send(request.map(SendBody::PassThrough))).await {
+    fn passed(&self, sent: Result<Response<EngineBody>, EngineError>) -> Result<Response<Body>, Refusal> {
+        match sent {
             Ok(response) => Ok(response.map(|body| Body::pass_through(body, self.settings.stall_timeout))),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a request was not passed through");

@@ -262,7 +262,6 @@ impl Engine {
     }
 
     /// What it has done, by its own count.
-
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.witness.counts()

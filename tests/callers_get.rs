@@ -15,7 +15,7 @@ use std::num::NonZeroU32;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rime_gate::callers::{Callers, Load, SENTENCES, Tally};
+use rime_gate::callers::{Callers, Load, Protocol, SENTENCES, Tally};
 use rime_gate::config::{Config, EngineUrl};
 use rime_gate::demo::capacity_per_second;
 use rime_gate::gate::Gate;
@@ -106,6 +106,8 @@ async fn row(before: Before, load: f64, seconds: Duration) -> Row {
     let through = through.or(haproxy.as_ref().map(|haproxy| haproxy.address));
     let callers = Callers::new(Load {
         address: through.unwrap_or(engine.address()),
+        protocol: Protocol::Http,
+        agents: 0,
         rate: capacity * load,
         warm_up: WARM_UP,
         duration: seconds,

@@ -17,6 +17,9 @@ use tokio::time::Instant;
 use crate::audio::{AudioClock, Hint};
 use crate::meter::{Measured, Meter, Outcome};
 
+/// What callers want to hear: it says its own rate.
+pub(super) const AUDIO: &str = "audio/wav";
+
 /// What came of a call.
 #[derive(Clone, Debug)]
 pub(super) enum Heard {
@@ -55,7 +58,7 @@ impl Drop for Line {
     }
 }
 
-type Trouble = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Trouble = Box<dyn std::error::Error + Send + Sync>;
 
 async fn ask(address: SocketAddr, body: Bytes) -> Result<(Response<Incoming>, Line), Trouble> {
     let stream = TcpStream::connect(address).await?;
@@ -65,7 +68,7 @@ async fn ask(address: SocketAddr, body: Bytes) -> Result<(Response<Incoming>, Li
     let line = Line(tokio::spawn(async move { drop(connection.await) }));
     let request = Request::post("/invocations")
         .header(header::HOST, address.to_string())
-        .header(header::ACCEPT, "audio/wav")
+        .header(header::ACCEPT, AUDIO)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))?;
     Ok((sender.send_request(request).await?, line))
@@ -73,9 +76,7 @@ async fn ask(address: SocketAddr, body: Bytes) -> Result<(Response<Incoming>, Li
 
 async fn listen(answer: Response<Incoming>, scheduled: Instant) -> Measured {
     let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let clock = AudioClock::for_answer(content_type, None, Hint::default());
-    let scheduled = scheduled.into_std();
-    let mut meter = Meter::new(scheduled, scheduled, Duration::ZERO, clock, Duration::ZERO);
+    let mut meter = meter(scheduled, content_type);
     let mut body = answer.into_body();
     while let Some(frame) = body.frame().await {
         let now = Instant::now().into_std();
@@ -89,4 +90,16 @@ async fn listen(answer: Response<Incoming>, scheduled: Instant) -> Measured {
         }
     }
     meter.end(Instant::now().into_std(), Outcome::Ok)
+}
+
+/// A meter for sound of this type, whose clock started at `scheduled`.
+pub(super) fn meter(scheduled: Instant, content_type: Option<&str>) -> Meter {
+    let clock = AudioClock::for_answer(content_type, None, Hint::default());
+    let scheduled = scheduled.into_std();
+    Meter::new(scheduled, scheduled, Duration::ZERO, clock, Duration::ZERO)
+}
+
+/// What was measured, now that the answer has ended.
+pub(super) fn ended(meter: Meter, outcome: Outcome) -> Heard {
+    Heard::Answer(meter.end(Instant::now().into_std(), outcome))
 }

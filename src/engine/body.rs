@@ -18,7 +18,7 @@ pub enum SendBody {
     /// A body that was read before the request was admitted; `None` once it is sent, or where there is none.
     Whole(Option<Bytes>),
     /// A body that is still arriving.
-    Streamed(Streamed),
+    Streamed(Box<Streamed>),
     /// A body that passes through untouched and unbounded.
     PassThrough(Incoming),
 }

@@ -2,8 +2,8 @@
 //! changes no task on its way, and a connection that is dropped is closed at that moment.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -12,6 +12,7 @@ use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -20,6 +21,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::body::SendBody;
 
 type Exchange = http1::Connection<TokioIo<TcpStream>, SendBody>;
+
+type Answered = Result<Response<Incoming>, TrySendError<Request<SendBody>>>;
 
 /// Why a request brought no answer.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Connection {
     driver: Driver,
     /// Kept from exchange to exchange: to move a timer on is cheap, to make one is not.
     alarm: Pin<Box<Sleep>>,
+    /// What the request that was sent is answered.
+    answer: Option<Pin<Box<dyn Future<Output = Answered> + Send>>>,
 }
 
 impl fmt::Debug for Connection {
@@ -50,38 +55,36 @@ impl Connection {
     /// Speaks HTTP/1.1 on `stream`.
     pub(super) async fn open(stream: TcpStream) -> hyper::Result<Self> {
         // The case of the caller's headers is written as it came; the engine's is not kept: no caller may depend on it.
-        let (sender, exchange) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Driver::new(exchange), alarm: Box::pin(sleep_until(Instant::now())) })
+        // Requests are small: head and body leave in one plain write.
+        let (sender, exchange) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+        let alarm = Box::pin(sleep_until(Instant::now()));
+        Ok(Self { sender, driver: Driver::new(exchange), alarm, answer: None })
     }
 
-    /// Sends `request`, and waits for the answer's head until `deadline`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future leaves an exchange half done: drop the connection as well.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<SendBody>,
-        deadline: Instant,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    /// Sends `request`; its answer is to be [polled](Self::poll_answer) for, and must begin before `deadline`.
+    pub(super) fn send(&mut self, request: Request<SendBody>, deadline: Instant) {
         if !request.body().is_at_hand() {
             // A body that is still arriving must go on arriving while the answer waits for its caller.
             self.driver.employ();
         }
         self.alarm.as_mut().reset(deadline);
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let answered = poll_fn(|cx| match self.driver.poll(cx, |cx| answer.as_mut().poll(cx)) {
-            Poll::Ready(answered) => Poll::Ready(Some(answered)),
-            Poll::Pending => self.alarm.as_mut().poll(cx).map(|()| None),
-        });
-        match answered.await {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(mut error)) => Err(match error.take_message() {
-                Some(unsent) => Unanswered::Unsent(Box::new(unsent), error.into_error()),
-                None => Unanswered::Lost(error.into_error()),
-            }),
-            None => Err(Unanswered::TimedOut),
-        }
+        self.answer = Some(Box::pin(self.sender.try_send_request(request)));
+    }
+
+    /// Waits for the head of the answer to what was sent. Not to be polled again after it was ready.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Incoming>, Unanswered>> {
+        let answer = self.answer.as_mut().expect("polled for an answer only after a request was sent");
+        let Poll::Ready(answered) = self.driver.poll(cx, |cx| answer.as_mut().poll(cx)) else {
+            return self.alarm.as_mut().poll(cx).map(|()| Err(Unanswered::TimedOut));
+        };
+        self.answer = None;
+        Poll::Ready(answered.map_err(|mut error| match error.take_message() {
+            Some(unsent) => Unanswered::Unsent(Box::new(unsent), error.into_error()),
+            None => Unanswered::Lost(error.into_error()),
+        }))
     }
 
     /// Takes what has come of an answer's body.

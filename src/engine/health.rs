@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use super::{EngineClient, SendBody, orca};
+use super::{EngineClient, EngineError, SendBody, orca};
 use crate::config;
 
 /// What is read of a health answer's body.
@@ -56,7 +56,16 @@ impl Health {
         (age <= REPORT_AGE_MAX_MILLISECONDS && !utilization.is_nan()).then_some(utilization)
     }
 
-    pub(super) fn answered(&self, headers: &HeaderMap) {
+    /// What an attempt to send a request tells of the engine.
+    pub(super) fn learn<B>(&self, result: &Result<Response<B>, EngineError>) {
+        match result {
+            Ok(response) => self.answered(response.headers()),
+            Err(EngineError::Connect(_) | EngineError::ConnectTimeout) => self.set(false),
+            Err(_) => {}
+        }
+    }
+
+    fn answered(&self, headers: &HeaderMap) {
         if let Some(utilization) = orca::utilization(headers) {
             self.utilization.store(utilization.to_bits(), Relaxed);
             self.utilization_at.store(self.milliseconds(), Relaxed);
@@ -65,10 +74,6 @@ impl Health {
 
     fn milliseconds(&self) -> u64 {
         self.origin.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn unreachable(&self) {
-        self.set(false);
     }
 
     fn set(&self, up: bool) {

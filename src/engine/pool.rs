@@ -26,9 +26,8 @@ impl Pool {
     }
 
     /// A connection that was open and unused when last looked at. The engine may close it at this very moment.
-    pub(super) fn take(&self) -> Option<Box<Connection>> {
+    pub(super) fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
         while let Some(Idle { connection, since }) = idle.pop() {
             // The younger ones were on top: an engine that closes idle connections is about to close this one too.
             if now - since < self.idle_timeout && connection.is_ready() {

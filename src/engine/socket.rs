@@ -37,32 +37,29 @@ impl EngineClient {
     /// [`EngineError`] where no response head came.
     pub async fn open_socket(&self, request: Request<SendBody>) -> Result<Opened, EngineError> {
         let inner = &*self.inner;
-        let opening = async {
+        let asking = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(inner.dial().await?)).await.map_err(lost)?;
             tokio::spawn(async move {
                 // How a connection ends is told to whoever waits for its answer.
                 let _ = connection.with_upgrades().await;
             });
-            let mut response = sender.send_request(request).await.map_err(lost)?;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let upgraded = hyper::upgrade::on(&mut response);
-                return Ok(Opened::Switched(response.map(drop), upgraded));
-            }
-            let (mut head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(Collected::to_bytes);
-            if body.is_err() {
-                head.headers.remove(CONTENT_LENGTH);
-            }
-            Ok(Opened::Answered(Response::from_parts(head, body.unwrap_or_default())))
+            sender.send_request(request).await.map_err(lost)
         };
-        let opened = match timeout(inner.first_byte_timeout, opening).await {
-            Ok(opened) => opened,
-            Err(_) => Err(EngineError::FirstByteTimeout),
-        };
-        if let Err(EngineError::Connect(_) | EngineError::ConnectTimeout) = &opened {
-            inner.health.unreachable();
+        let answer = timeout(inner.first_byte_timeout, asking).await;
+        let answer = answer.unwrap_or(Err(EngineError::FirstByteTimeout));
+        inner.health.learn(&answer);
+        let mut response = answer?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgraded = hyper::upgrade::on(&mut response);
+            return Ok(Opened::Switched(response.map(drop), upgraded));
         }
-        opened
+        let (mut head, body) = response.into_parts();
+        let body = timeout(inner.first_byte_timeout, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
+        let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
+        if body.is_none() {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        Ok(Opened::Answered(Response::from_parts(head, body.unwrap_or_default())))
     }
 }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
+use tower::Service;
 use tracing::debug;
 
 use super::turn::{Streams, Turn};
@@ -84,7 +84,7 @@ pub(super) async fn serve<S, B>(
         request.extensions_mut().insert(caller.clone());
         let serving = serving.request();
         let turn = begun.as_ref().map(Streams::begin);
-        let answer = service.clone().oneshot(request);
+        let answer = service.clone().call(request);
         async move { answer.await.map(|response| response.map(|body| Served { body, turn, _serving: serving })) }
     });
     let result = match streams {

@@ -9,17 +9,18 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The fields that describe one connection only (RFC 9110 section 7.6.1). `Transfer-Encoding` is absent on
-/// purpose: the HTTP library reads and writes it, and keeping it keeps a chunked body chunked.
-const HOP_BY_HOP: [HeaderName; 6] =
-    [header::CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::UPGRADE, HTTP2_SETTINGS];
+/// Whether a field describes one connection only (RFC 9110 section 7.6.1). `Transfer-Encoding` is absent on purpose: the
+/// HTTP library reads and writes it, and keeping it keeps a chunked body chunked.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" | "http2-settings"
+    )
+}
 
 /// Fields that `Connection` cannot take away: they say where a message goes, how long it is or who sent it.
 const NEVER_NOMINATED: [HeaderName; 8] = [
@@ -218,7 +219,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if !HOP_BY_HOP.iter().any(|name| headers.contains_key(name)) {
+    if !headers.keys().any(is_hop_by_hop) {
         return;
     }
     let nominated: Vec<HeaderName> = headers
@@ -229,7 +230,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
         .filter(|name| !NEVER_NOMINATED.contains(name))
         .collect();
-    drop_fields(headers, |name| HOP_BY_HOP.contains(name) || nominated.contains(name));
+    drop_fields(headers, |name| is_hop_by_hop(name) || nominated.contains(name));
 }
 
 /// Drops fields without disturbing the order of the others, which `HeaderMap::remove` would do.

@@ -11,6 +11,7 @@ mod reading;
 mod sentence;
 pub mod v1;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,6 +38,11 @@ impl Message {
         match self {
             Self::Text(bytes) | Self::Binary(bytes) => bytes,
         }
+    }
+
+    /// What holding it costs: many small messages are not free.
+    fn cost(&self) -> usize {
+        self.bytes().len() + size_of::<Self>()
     }
 }
 
@@ -100,7 +106,7 @@ pub enum Phase {
     Running,
 }
 
-/// What a session needs to know from the configuration.
+/// What a session needs to know from the configuration. Shared by all.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Playback is taken to start this long after the first audio byte.
@@ -163,20 +169,20 @@ macro_rules! each {
 impl Session {
     /// A v1 socket (`rime.v1.json`, `rime.v1.binary`), whose subprotocol set the engine's encoding.
     #[must_use]
-    pub fn v1(encoding: Encoding, settings: Settings) -> Self {
-        Self(Kind::V1(v1::Session::new(encoding, settings)))
+    pub fn v1(encoding: Encoding, settings: impl Into<Arc<Settings>>) -> Self {
+        Self(Kind::V1(v1::Session::new(encoding, settings.into())))
     }
 
     /// A legacy JSON socket (`ws3`, `ws2`).
     #[must_use]
-    pub fn json(dialect: Dialect, settings: Settings) -> Self {
-        Self(Kind::Line(line::Session::json(dialect, settings)))
+    pub fn json(dialect: Dialect, settings: impl Into<Arc<Settings>>) -> Self {
+        Self(Kind::Line(line::Session::json(dialect, settings.into())))
     }
 
     /// A legacy binary socket (`ws`).
     #[must_use]
-    pub fn binary(dialect: Dialect, settings: Settings) -> Self {
-        Self(Kind::Line(line::Session::binary(dialect, settings)))
+    pub fn binary(dialect: Dialect, settings: impl Into<Arc<Settings>>) -> Self {
+        Self(Kind::Line(line::Session::binary(dialect, settings.into())))
     }
 
     /// The caller sent a data message.
@@ -244,6 +250,10 @@ impl Session {
         each!(&self.0, it => it.queued())
     }
 }
+
+/// What was sent so shortly before the other side's word came may not have been known to it. Far longer than a
+/// message to an engine nearby takes.
+const CROSSING_MAX: Duration = Duration::from_millis(250);
 
 /// How a run that was refused ended.
 const fn refused_outcome(reason: Reason) -> Outcome {

@@ -24,11 +24,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
-use tower::Service;
+use tower::{Layer, Service};
 use tracing::{debug, warn};
 
+use super::forwarding;
+use super::request_id::{Named, RequestIdLayer};
 use super::upload::read_ahead;
-use super::{Traced, around, forwarding};
 use crate::admission::Permit;
 use crate::audio::{AudioClock, Hint};
 use crate::config::{Config, Limits};
@@ -49,7 +50,7 @@ pub fn stack(
     books: &Arc<Books<Answer>>,
     health: &Arc<Health>,
     engine: &GrpcClient,
-) -> impl Service<Request<Incoming>, Response = Response<Traced<Body>>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Incoming>, Response = Response<Named<Body>>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -63,7 +64,7 @@ pub fn stack(
         health: Arc::clone(health),
         engine: engine.clone(),
     }));
-    around(config, relay)
+    RequestIdLayer::new(config.forwarding.request_id_header.clone()).layer(relay)
 }
 
 /// Serves gRPC calls.
@@ -125,7 +126,8 @@ impl Shared {
     }
 
     fn to_engine(&self, request: &mut Request<Incoming>) -> Result<(), Refusal> {
-        if request.headers().len() > self.limits.headers_max {
+        // One is the request's id, which may not be the caller's.
+        if request.headers().len() > self.limits.headers_max + 1 {
             return Err(Refusal::new(Reason::HeadTooLarge));
         }
         let peer = request.extensions_mut().remove::<Peer>().unwrap_or_default();

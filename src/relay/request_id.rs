@@ -1,33 +1,173 @@
-//! Makes request ids: unique to a process and a request, cheap to make, short enough to read aloud.
+//! Gives every request a name: an id that both sides are told, and a span that the log shows it in.
 
+use std::future::Future;
+use std::io::Write;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
-use http::{HeaderValue, Request};
+use bytes::Bytes;
+use http::header::{Entry, HeaderName};
+use http::{HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
 use rand::TryRng;
 use rand::rngs::SysRng;
-use tower_http::request_id::{MakeRequestId, RequestId};
+use tower::{Layer, Service};
+use tracing::{Span, debug_span};
 
-/// The ids of one stack: `5f1c09ab33d0e7c2-1`, `-2`, and so on.
+/// Puts [`RequestId`] over a service.
 #[derive(Clone, Debug)]
-pub(super) struct Ids {
-    prefix: u64,
-    next: Arc<AtomicU64>,
+pub struct RequestIdLayer {
+    ids: Arc<Ids>,
 }
 
-impl Default for Ids {
-    fn default() -> Self {
-        // Without randomness the ids of two processes may meet; nothing depends on their not doing so.
-        let prefix = SysRng.try_next_u64().unwrap_or(u64::from(std::process::id()));
-        Self { prefix, next: Arc::new(AtomicU64::new(1)) }
+impl RequestIdLayer {
+    /// The id stands in `header`. A caller's own is kept.
+    #[must_use]
+    pub fn new(header: HeaderName) -> Self {
+        Self { ids: Arc::new(Ids::new(header)) }
     }
 }
 
-impl MakeRequestId for Ids {
-    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
+impl<S> Layer<S> for RequestIdLayer {
+    type Service = RequestId<S>;
+
+    fn layer(&self, inner: S) -> RequestId<S> {
+        RequestId { inner, ids: Arc::clone(&self.ids) }
+    }
+}
+
+/// Names requests on their way in, and puts the name on answers that have none.
+#[derive(Clone, Debug)]
+pub struct RequestId<S> {
+    inner: S,
+    ids: Arc<Ids>,
+}
+
+impl<S, A, B> Service<Request<A>> for RequestId<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+{
+    type Response = Response<Named<B>>;
+    type Error = S::Error;
+    type Future = Naming<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+        let id = match request.headers_mut().entry(&self.ids.header) {
+            Entry::Occupied(kept) => kept.get().clone(),
+            Entry::Vacant(free) => free.insert(self.ids.next()).clone(),
+        };
+        let span = debug_span!(
+            "request",
+            method = %request.method(),
+            path = request.uri().path(),
+            id = id.to_str().unwrap_or_default()
+        );
+        let answer = span.in_scope(|| self.inner.call(request));
+        Naming { answer, span, header: self.ids.header.clone(), id: Some(id) }
+    }
+}
+
+pin_project! {
+    /// The future of a request with a name.
+    #[derive(Debug)]
+    pub struct Naming<F> {
+        #[pin]
+        answer: F,
+        span: Span,
+        header: HeaderName,
+        id: Option<HeaderValue>,
+    }
+}
+
+impl<F, B, E> Future for Naming<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Named<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answered = {
+            let _entered = this.span.enter();
+            ready!(this.answer.poll(cx))
+        };
+        let span = std::mem::replace(this.span, Span::none());
+        Poll::Ready(answered.map(|mut response| {
+            if let (Entry::Vacant(free), Some(id)) =
+                (response.headers_mut().entry(&*this.header), this.id.take())
+            {
+                free.insert(id);
+            }
+            response.map(|body| Named { body, span })
+        }))
+    }
+}
+
+pin_project! {
+    /// The body of an answer to a request with a name.
+    #[derive(Debug)]
+    pub struct Named<B> {
+        #[pin]
+        body: B,
+        span: Span,
+    }
+}
+
+impl<B: Body> Body for Named<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let _entered = this.span.enter();
+        this.body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The ids of one stack: `5f1c09ab33d0e7c2-1`, `-2`, and so on: unique to a process and a request, cheap to make, short
+/// enough to read aloud.
+#[derive(Debug)]
+struct Ids {
+    header: HeaderName,
+    prefix: String,
+    next: AtomicU64,
+}
+
+/// The longest id: a prefix of 17 characters and a number of up to 20.
+const ID_BYTES_MAX: usize = 37;
+
+impl Ids {
+    fn new(header: HeaderName) -> Self {
+        // Without randomness the ids of two processes may meet; nothing depends on their not doing so.
+        let prefix = SysRng.try_next_u64().unwrap_or(u64::from(std::process::id()));
+        Self { header, prefix: format!("{prefix:016x}-"), next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{number}", self.prefix);
-        HeaderValue::try_from(id).ok().map(RequestId::new)
+        let mut id = Vec::with_capacity(ID_BYTES_MAX);
+        id.extend_from_slice(self.prefix.as_bytes());
+        // A `Vec` takes whatever is written.
+        let _ = write!(id, "{number}");
+        HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("unnamed"))
     }
 }
 
@@ -37,15 +177,18 @@ mod tests {
 
     #[test]
     fn no_two_requests_have_the_same_id() {
-        let mut ids = [Ids::default(), Ids::default()];
-        let request = Request::new(());
-        let mut made: Vec<_> = ids
-            .iter_mut()
-            .flat_map(|ids| [ids.make_request_id(&request), ids.make_request_id(&request)])
-            .map(|id| id.unwrap().into_header_value())
-            .collect();
+        let header = HeaderName::from_static("x-request-id");
+        let ids = [Ids::new(header.clone()), Ids::new(header)];
+        let mut made: Vec<_> = ids.iter().flat_map(|ids| [ids.next(), ids.next()]).collect();
         made.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
         made.dedup();
         assert_eq!(made.len(), 4);
+    }
+
+    #[test]
+    fn an_id_never_outgrows_its_buffer() {
+        let ids = Ids::new(HeaderName::from_static("x-request-id"));
+        ids.next.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(ids.next().len(), ID_BYTES_MAX);
     }
 }

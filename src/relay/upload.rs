@@ -2,16 +2,19 @@
 //! streams on. Looks at no byte of it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
+use http::request::Parts;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use crate::config::Limits;
@@ -55,73 +58,150 @@ pub struct Upload<S> {
 
 impl<S> Service<Request<Incoming>> for Upload<S>
 where
-    S: Service<Request<SendBody>, Error = Refusal> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<SendBody>, Error = Refusal> + Clone,
 {
     type Response = S::Response;
     type Error = Refusal;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, Refusal>> + Send>>;
+    type Future = Uploading<S>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<Incoming>) -> Uploading<S> {
         let unready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, unready);
-        let UploadLayer { bytes_max, timeout } = self.layer;
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let body = read_ahead(body, bytes_max, timeout).await.map_err(Refusal::new)?;
-            inner.call(Request::from_parts(head, body)).await
-        })
+        let inner = std::mem::replace(&mut self.inner, unready);
+        let (head, body) = request.into_parts();
+        let reading = Reading::new(body, self.layer.bytes_max, self.layer.timeout);
+        Uploading { state: State::Reading { next: Some((inner, head)), reading } }
     }
+}
+
+pin_project! {
+    /// The future of a call whose body is read first.
+    pub struct Uploading<S> where S: Service<Request<SendBody>> {
+        #[pin]
+        state: State<S>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S> where S: Service<Request<SendBody>> {
+        Reading { next: Option<(S, Parts)>, reading: Reading },
+        Called { #[pin] answer: S::Future },
+    }
+}
+
+impl<S: Service<Request<SendBody>>> fmt::Debug for Uploading<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reading = matches!(self.state, State::Reading { .. });
+        f.debug_struct("Uploading").field("reading", &reading).finish_non_exhaustive()
+    }
+}
+
+impl<S> Future for Uploading<S>
+where
+    S: Service<Request<SendBody>, Error = Refusal>,
+{
+    type Output = Result<S::Response, Refusal>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let answer = match state.as_mut().project() {
+                StateProjection::Called { answer } => return answer.poll(cx),
+                StateProjection::Reading { next, reading } => {
+                    let body = ready!(reading.poll(cx)).map_err(Refusal::new)?;
+                    let (mut service, head) = next.take().expect("taken in the step that leaves this state");
+                    service.call(Request::from_parts(head, body))
+                }
+            };
+            state.set(State::Called { answer });
+        }
+    }
+}
+
+/// A body that is read to its end, or to [`READ_AHEAD_BYTES_MAX`].
+struct Reading {
+    /// `None` once it was handed on.
+    body: Option<Incoming>,
+    ahead: VecDeque<Frame<Bytes>>,
+    bytes_max: usize,
+    left: usize,
+    timeout: Duration,
+    wait: Wait,
 }
 
 /// Reads a body to its end, or to [`READ_AHEAD_BYTES_MAX`].
 pub(super) async fn read_ahead(
-    mut body: Incoming,
+    body: Incoming,
     bytes_max: usize,
     timeout: Duration,
 ) -> Result<SendBody, Reason> {
-    if body.is_end_stream() {
-        return Ok(SendBody::Whole(None));
+    let mut reading = Reading::new(body, bytes_max, timeout);
+    poll_fn(|cx| reading.poll(cx)).await
+}
+
+impl Reading {
+    fn new(body: Incoming, bytes_max: usize, timeout: Duration) -> Self {
+        let (body, ahead) = (Some(body), VecDeque::new());
+        Self { body, ahead, bytes_max, left: bytes_max, timeout, wait: Wait::None }
     }
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(Reason::BodyTooLarge);
-    }
-    let deadline = Instant::now() + timeout;
-    let mut ahead = VecDeque::new();
-    let mut left = bytes_max;
-    loop {
-        let frame = match before(deadline, poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await {
-            None => return Err(Reason::BodyTimeout),
-            Some(None) => return Ok(whole(ahead)),
-            Some(Some(Err(_))) => return Err(Reason::BadRequest),
-            Some(Some(Ok(frame))) => frame,
-        };
-        left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)).ok_or(Reason::BodyTooLarge)?;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendBody, Reason>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(SendBody::Whole(None))) };
         if body.is_end_stream() {
-            ahead.push_back(frame);
-            return Ok(whole(ahead));
+            return Poll::Ready(Ok(SendBody::Whole(None)));
         }
-        ahead.push_back(frame);
-        if bytes_max - left > READ_AHEAD_BYTES_MAX {
-            let deadline = Box::pin(sleep_until(deadline));
-            return Ok(SendBody::Streamed(Streamed { ahead, rest: Some(body), left, deadline }));
+        if body.size_hint().lower() > self.left as u64 {
+            return Poll::Ready(Err(Reason::BodyTooLarge));
         }
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                return self.wait.poll(self.timeout, cx).map(|()| Err(Reason::BodyTimeout));
+            };
+            let frame = match frame {
+                None => return Poll::Ready(Ok(whole(std::mem::take(&mut self.ahead)))),
+                Some(Err(_)) => return Poll::Ready(Err(Reason::BadRequest)),
+                Some(Ok(frame)) => frame,
+            };
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.left = self.left.checked_sub(bytes).ok_or(Reason::BodyTooLarge)?;
+            let ended = body.is_end_stream();
+            if ended && self.ahead.is_empty() && frame.is_data() {
+                return Poll::Ready(Ok(SendBody::Whole(frame.into_data().ok())));
+            }
+            self.ahead.push_back(frame);
+            if ended {
+                return Poll::Ready(Ok(whole(std::mem::take(&mut self.ahead))));
+            }
+            if self.bytes_max - self.left > READ_AHEAD_BYTES_MAX {
+                return Poll::Ready(Ok(self.streamed()));
+            }
+        }
+    }
+
+    /// What was read, and the rest as it comes.
+    fn streamed(&mut self) -> SendBody {
+        SendBody::Streamed(Box::new(Streamed {
+            ahead: std::mem::take(&mut self.ahead),
+            rest: self.body.take(),
+            left: self.left,
+            deadline: self.wait.take(self.timeout),
+        }))
     }
 }
 
 /// A body that was read to its end, in one piece unless it has trailers.
 fn whole(mut frames: VecDeque<Frame<Bytes>>) -> SendBody {
     if frames.iter().any(Frame::is_trailers) {
-        return SendBody::Streamed(Streamed {
+        return SendBody::Streamed(Box::new(Streamed {
             ahead: frames,
             rest: None,
             left: 0,
             deadline: Box::pin(sleep_until(Instant::now())),
-        });
+        }));
     }
     if frames.len() <= 1 {
         return SendBody::Whole(frames.pop_front().and_then(|frame| frame.into_data().ok()));
@@ -133,22 +213,35 @@ fn whole(mut frames: VecDeque<Frame<Bytes>>) -> SendBody {
     SendBody::Whole(Some(joined.freeze()))
 }
 
-/// Awaits a future until `deadline`. The timer is made at the second time of asking: the rest of a request that
-/// arrived in one piece is there by then, and most requests need no timer at all.
-async fn before<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut asked = false;
-    let at_hand = poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if asked => Poll::Ready(None),
-        Poll::Pending => {
-            asked = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
+/// The wait for a body. Its timer is made at the second time of asking: the rest of a request that arrived in one piece
+/// is there by then, and most requests need no timer at all.
+enum Wait {
+    None,
+    Once(Instant),
+    Timed(Pin<Box<Sleep>>),
+}
+
+impl Wait {
+    fn poll(&mut self, timeout: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::None => {
+                *self = Self::Once(Instant::now() + timeout);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Once(deadline) => {
+                *self = Self::Timed(Box::pin(sleep_until(*deadline)));
+                self.poll(timeout, cx)
+            }
+            Self::Timed(timer) => timer.as_mut().poll(cx),
         }
-    });
-    match at_hand.await {
-        Some(output) => Some(output),
-        None => tokio::time::timeout_at(deadline, future).await.ok(),
+    }
+
+    fn take(&mut self, timeout: Duration) -> Pin<Box<Sleep>> {
+        match std::mem::replace(self, Self::None) {
+            Self::None => Box::pin(sleep_until(Instant::now() + timeout)),
+            Self::Once(deadline) => Box::pin(sleep_until(deadline)),
+            Self::Timed(timer) => timer,
+        }
     }
 }

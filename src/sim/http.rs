@@ -150,7 +150,7 @@ impl Surface {
         };
         let (response, upgrade) = match socket::accept(request, subprotocol) {
             Ok(accepted) => accepted,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         match door {
             Door::V1 => {

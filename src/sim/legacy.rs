@@ -259,8 +259,8 @@ impl Session for Legacy {
 fn parameters(query: &str) -> Result<(Voice, Segment), BadRequest> {
     let parameter = |name: &str| {
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| decode(value));
-        found.last()
+        let mut found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| decode(value));
+        found.next_back()
     };
     let segment = match parameter("segment").as_deref() {
         None | Some("" | "bySentence") => Segment::BySentence,

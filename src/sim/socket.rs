@@ -30,6 +30,8 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Answers that may wait to be written before the caller is no longer listened to.
 const OUTBOX_MAX: usize = 64;
+/// How long a caller may take to read what was said before the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a caller may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A binary frame's header that announces 1000 bytes, and a few of them.
@@ -100,20 +102,21 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 pub(super) fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&'static str>,
-) -> Result<(Response<Reply>, OnUpgrade), Response<Reply>> {
+) -> Result<(Response<Reply>, OnUpgrade), Box<Response<Reply>>> {
     let method = request.method();
     let headers = request.headers();
     if !is_upgrade(headers) || request.version() != Version::HTTP_11 {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint");
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     if *method != Method::GET && *method != Method::POST {
-        return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"));
+        return Err(Box::new(plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")));
     }
     let versions = headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     let (Some(key), Some(b"13")) = (headers.get(SEC_WEBSOCKET_KEY), versions) else {
-        return Err(plain(StatusCode::BAD_REQUEST, "not a WebSocket handshake of version 13"));
+        let complaint = "not a WebSocket handshake of version 13";
+        return Err(Box::new(plain(StatusCode::BAD_REQUEST, complaint)));
     };
     let proof = derive_accept_key(key.as_bytes());
     let mut response = Response::new(Reply::Whole(None));
@@ -150,8 +153,7 @@ pub(super) async fn serve(upgrade: OnUpgrade, mut session: impl Session, gracefu
         WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let mut out = Outbox::default();
     let mut stopping = false;
-    // What the session says of its own accord is said first.
-    loop {
+    while out.ending.is_none() {
         let deadline = session.deadline();
         let late = async {
             match deadline {
@@ -161,7 +163,7 @@ pub(super) async fn serve(upgrade: OnUpgrade, mut session: impl Session, gracefu
         };
         let step = poll_fn(|context| poll_step(&mut frames, &mut session, &mut out, context));
         tokio::select! {
-            ended = step => if ended { break },
+            gone = step => if gone { break },
             () = late => session.late(&mut out),
             () = graceful.cancelled(), if !stopping => stopping = true,
         }
@@ -169,10 +171,18 @@ pub(super) async fn serve(upgrade: OnUpgrade, mut session: impl Session, gracefu
             out.close(CloseCode::Away, "the engine is shutting down");
         }
     }
-    // Whatever is still spoken ends now, not when the caller has read the close frame.
+    // Whatever is still spoken ends now, not when the caller has read the rest.
     drop(session);
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
+        for message in out.messages.drain(..) {
+            frames.send(message).await?;
+        }
+        SinkExt::flush(&mut frames).await
+    });
+    if !matches!(drained.await, Ok(Ok(()))) {
+        return;
+    }
     if out.ending == Some(Ending::BreakOff) {
-        let _ = SinkExt::flush(&mut frames).await;
         let _ = frames.get_mut().write_all(&HALF_A_FRAME).await;
         return;
     }
@@ -182,7 +192,7 @@ pub(super) async fn serve(upgrade: OnUpgrade, mut session: impl Session, gracefu
     let _ = frames.get_mut().shutdown().await;
 }
 
-/// Moves the socket on by one message. True when it is over.
+/// Moves the socket on by one message. True when the caller is gone.
 fn poll_step(
     frames: &mut Frames,
     session: &mut impl Session,
@@ -200,11 +210,8 @@ fn poll_step(
             return Poll::Ready(true);
         }
     };
-    if room && out.ending.is_some() {
-        return Poll::Ready(true);
-    }
     // Before anything is spoken: a caller who cancels wants to hear no more.
-    while out.messages.len() < OUTBOX_MAX && out.ending.is_none() {
+    while out.messages.len() < OUTBOX_MAX {
         match frames.poll_next_unpin(context) {
             Poll::Ready(Some(Ok(message @ (Message::Text(_) | Message::Binary(_))))) => {
                 session.hear(message, out);

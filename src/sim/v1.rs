@@ -184,7 +184,7 @@ impl V1 {
         self.defaults.text.clear();
     }
 
-    fn start(&mut self, id: String, mut request: SynthesisRequest, out: &mut Outbox) {
+    fn start(&mut self, id: &str, mut request: SynthesisRequest, out: &mut Outbox) {
         self.configured = true;
         if self.contexts.iter().any(|context| context.id == id) {
             match self.surface.on_duplicate_start {
@@ -193,22 +193,22 @@ impl V1 {
                     return self.complain(out, "", "invalid_input", "the context is open already");
                 }
                 OnDuplicateStart::Fail => {
-                    return self.end_with_error(&id, "the context is open already", out);
+                    return self.end_with_error(id, "the context is open already", out);
                 }
-                OnDuplicateStart::Replace => self.cancel(&id),
+                OnDuplicateStart::Replace => self.cancel(id),
             }
         }
         merge(&mut request, &self.defaults);
         if let Some(status) = self.surface.refuse {
-            return self.complain(out, &id, super::refusal_kind(status), "no capacity");
+            return self.complain(out, id, super::refusal_kind(status), "no capacity");
         }
-        match Context::start(&self.surface, id.clone(), &request) {
+        match Context::start(&self.surface, id.to_owned(), &request) {
             Ok(context) => {
                 let started = WebSocketStarted { request_id: context.request_id.clone() };
-                self.say(out, &id, Response::Started(started));
+                self.say(out, id, Response::Started(started));
                 self.contexts.push(context);
             }
-            Err(complaint) => self.complain(out, &id, "invalid_input", &complaint.to_string()),
+            Err(complaint) => self.complain(out, id, "invalid_input", &complaint.to_string()),
         }
     }
 
@@ -262,12 +262,10 @@ impl Session for V1 {
             id => id,
         };
         match payload {
-            Request::Start(request) => self.start(id, request, out),
+            Request::Start(request) => self.start(&id, request, out),
             Request::Text(text) => self.text(&id, &text, out),
-            Request::End(_) => match self.find(&id) {
-                Some(context) => context.end(),
-                None => self.complain(out, &id, "invalid_input", "the context is not open"),
-            },
+            // A context that was done before it hears that no more text comes has no use for it.
+            Request::End(_) => self.find(&id).into_iter().for_each(Context::end),
             Request::Cancel(_) => {
                 self.cancel(&id);
                 self.say(out, &id, Response::Cancelled(WebSocketCancelled {}));

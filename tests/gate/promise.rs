@@ -195,7 +195,7 @@ fn engine_of(random: &mut StdRng, seed: u64) -> Settings {
     let faults = match seed % 3 {
         0 => Faults::default(),
         1 => Faults { error_rate: 0.1, cut_rate: 0.1, ..Faults::default() },
-        _ => Faults { error_rate: 0.05, cut_rate: 0.05, stall_rate: 0.03, refuse: None },
+        _ => Faults { error_rate: 0.05, cut_rate: 0.05, stall_rate: 0.03, ..Faults::default() },
     };
     Settings {
         seed,

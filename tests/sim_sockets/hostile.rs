@@ -132,10 +132,10 @@ async fn a_slow_synthesis_starts_late() {
     let slow_start = std::time::Duration::from_secs(3_600);
     let engine = engine(faulty(Faults { slow_rate: 1.0, slow_start, ..Faults::default() })).await;
     let mut v1 = V1::open(&engine).await;
+    let began = tokio::time::Instant::now();
     v1.start("a", TEXT).await;
     v1.expects("a", Heard::Started).await;
     tokio::time::pause();
-    let began = tokio::time::Instant::now();
     // The clock is stopped, and moves on by itself to the next thing that is awaited: that is an hour away.
     let (_, first) = v1.heard_at_last().await;
     assert!(matches!(first, Heard::Audio(_)));

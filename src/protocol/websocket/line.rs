@@ -21,13 +21,17 @@
 //! again once it was silent for `quiet`.
 
 mod dialect;
+mod intake;
 mod run;
 mod wire;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Action, Close, Message, Phase, Run, Settings, refused_outcome, unanswered};
@@ -45,7 +49,7 @@ const CLOSE_FULL: u16 = 1013;
 /// The runs of one legacy socket.
 #[derive(Debug)]
 pub(super) struct Session {
-    settings: Settings,
+    settings: Arc<Settings>,
     dialect: Dialect,
     wire: Wire,
     /// The last label: it holds until another comes.
@@ -54,14 +58,17 @@ pub(super) struct Session {
     held: Held,
     /// In order. Only the first has asked.
     waiting: VecDeque<Waiting>,
-    running: Option<Running>,
+    running: Option<Box<Running>>,
     /// The engine may hold text that starts nothing yet.
     unfinished: bool,
     refused: Option<RefusedTurn>,
     /// The caller will say nothing more.
     eos: bool,
-    /// `done`s that the engine still owes for runs that are over.
+    /// Its `eos` was refused, so that the gate must close in order when all before it is over.
+    closes: bool,
+    /// The last run was given up without a `done`, which may still come: how many such, and its label.
     late_dones: u32,
+    late_label: Option<Box<str>>,
     /// The audio of the last run is not for the caller.
     mute: bool,
     /// Neither is its `done`: the gate has told it.
@@ -77,15 +84,15 @@ struct RefusedTurn {
 }
 
 impl Session {
-    pub(super) fn json(dialect: Dialect, settings: Settings) -> Self {
+    pub(super) fn json(dialect: Dialect, settings: Arc<Settings>) -> Self {
         Self::new(Wire::Json { done_flag: dialect.done_flag }, dialect, settings)
     }
 
-    pub(super) fn binary(dialect: Dialect, settings: Settings) -> Self {
+    pub(super) fn binary(dialect: Dialect, settings: Arc<Settings>) -> Self {
         Self::new(Wire::Binary, dialect, settings)
     }
 
-    fn new(wire: Wire, dialect: Dialect, settings: Settings) -> Self {
+    fn new(wire: Wire, dialect: Dialect, settings: Arc<Settings>) -> Self {
         Self {
             settings,
             dialect,
@@ -98,125 +105,17 @@ impl Session {
             refused: None,
             eos: false,
             late_dones: 0,
+            late_label: None,
+            closes: false,
             mute: false,
             hushed: false,
             runs: 0,
         }
     }
 
-    pub(super) fn caller_said(&mut self, now: Instant, message: Message, out: &mut Vec<Action>) {
-        if self.eos {
-            return;
-        }
-        let said = self.wire.said(&message);
-        if said.label.is_some() {
-            self.label.clone_from(&said.label);
-        }
-        self.eos = said.operation == Some(Operation::Eos);
-        match (said.text, said.operation) {
-            (None, Some(Operation::Clear)) => self.clear(now, message, out),
-            _ if self.is_swallowed(now, &said) => {}
-            _ => self.take(now, &said, message, out),
-        }
-    }
-
-    /// Whether the message belongs to a turn that was refused.
-    fn is_swallowed(&mut self, now: Instant, said: &Said) -> bool {
-        let Some(refused) = &mut self.refused else { return false };
-        let same = refused.label == self.label && now < refused.until;
-        let goes_on = same && said.operation.is_none() && self.label.is_some();
-        if goes_on {
-            refused.until = now + self.settings.quiet;
-            return true;
-        }
-        self.refused = None;
-        same && said.operation == Some(Operation::Flush) && (said.text.is_none() || self.label.is_some())
-    }
-
-    fn take(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        let flushes = matches!(said.operation, Some(Operation::Flush | Operation::Eos));
-        let starts = flushes
-            || said.text.is_some_and(|piece| match self.dialect.segment {
-                Segment::Never => false,
-                Segment::BySentence => piece.completes,
-                Segment::Immediate => !piece.blank,
-            });
-        let joins = self.dialect.segment != Segment::Never;
-        if joins && !self.waiting.is_empty() {
-            return self.hold_with_last(now, said, message, out);
-        }
-        let nothing_to_flush = flushes && !self.held.tail.text && said.text.is_none_or(|piece| piece.blank);
-        if nothing_to_flush && !joins && (!self.waiting.is_empty() || self.running.is_some()) {
-            // An engine may answer a flush of nothing with a `done` too many. It would end the wrong run.
-            if said.operation == Some(Operation::Eos) {
-                self.pass_in_order(now, said, message, out);
-            }
-            return;
-        }
-        if self.held_bytes() + message.bytes().len() > self.settings.held_bytes_max {
-            self.held = Held::default();
-            return self.refuse_unasked(now, Reason::BodyTooLarge, said, out);
-        }
-        self.held.hold(said, self.label.as_deref(), message);
-        match &mut self.running {
-            _ if !starts => {
-                if said.text.is_none() {
-                    self.send_what_starts_nothing(out);
-                }
-            }
-            Some(running) if joins && !running.is_closing() => {
-                let held = std::mem::take(&mut self.held);
-                self.unfinished = held.tail.unfinished || (self.unfinished && !held.tail.flushed);
-                running.joined(now, held.tail);
-                out.extend(held.messages.into_iter().map(Action::ToEngine));
-            }
-            _ if nothing_to_flush && !self.unfinished => {
-                let held = std::mem::take(&mut self.held);
-                out.extend(held.messages.into_iter().map(Action::ToEngine));
-            }
-            _ => self.enqueue(now, said, out),
-        }
-    }
-
-    /// A message that is neither text nor operation waits only for what came before it.
-    fn send_what_starts_nothing(&mut self, out: &mut Vec<Action>) {
-        if !self.held.tail.text {
-            let held = std::mem::take(&mut self.held);
-            out.extend(held.messages.into_iter().map(Action::ToEngine));
-        }
-    }
-
-    /// What joins a run that waits, waits with it.
-    fn hold_with_last(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        let full = self.held_bytes() + message.bytes().len() > self.settings.held_bytes_max;
-        let Some(last) = self.waiting.back_mut() else { return };
-        if full {
-            let run = last.run;
-            last.held.tail.add(said);
-            return self.refuse(now, run, Reason::BodyTooLarge, out);
-        }
-        let label = last.held.label.take();
-        last.held.hold(said, label.as_deref(), message);
-    }
-
-    /// An `eos` with nothing to flush goes behind whatever is there.
-    fn pass_in_order(&mut self, now: Instant, said: &Said, message: Message, out: &mut Vec<Action>) {
-        match self.waiting.is_empty() {
-            true => out.push(Action::ToEngine(message)),
-            false => self.hold_with_last(now, said, message, out),
-        }
-    }
-
-    /// What is held becomes a run.
-    fn enqueue(&mut self, now: Instant, said: &Said, out: &mut Vec<Action>) {
-        if self.running() + self.queued() >= self.settings.runs_max {
-            self.held = Held::default();
-            return self.refuse_unasked(now, Reason::QueueFull, said, out);
-        }
-        let held = std::mem::take(&mut self.held);
-        self.runs += 1;
-        self.waiting.push_back(Waiting { run: Run(self.runs), asked: None, held });
-        self.go_on(now, out);
+    /// Whether text joins a run that is there, instead of waiting for its own flush.
+    fn joins(&self) -> bool {
+        self.dialect.segment != Segment::Never
     }
 
     /// Lets the next run ask, if it is its turn.
@@ -226,6 +125,11 @@ impl Session {
         {
             next.asked = Some(now);
             out.push(Action::Ask(next.run));
+        }
+        if self.closes && self.running.is_none() && self.waiting.is_empty() {
+            self.closes = false;
+            out.push(Action::CloseCaller(CLOSE_NORMAL));
+            out.push(Action::CloseEngine(CLOSE_NORMAL));
         }
     }
 
@@ -254,7 +158,11 @@ impl Session {
     }
 
     pub(super) fn engine_said(&mut self, now: Instant, message: Message, out: &mut Vec<Action>) {
-        let passes = match self.wire.heard(&message) {
+        let (label, event) = self.wire.heard(&message);
+        let late = self.is_late(label.as_deref());
+        let passes = match event {
+            Event::Audio(_) if late => !self.mute,
+            Event::Done if late => !self.hushed,
             Event::Audio(sound) => {
                 if let Some(running) = &mut self.running {
                     running.audio(now, &sound, &self.settings, out);
@@ -273,6 +181,15 @@ impl Session {
         }
     }
 
+    /// Whether a message under this label belongs to the run that was given up, not to the one that runs.
+    fn is_late(&self, label: Option<&[u8]>) -> bool {
+        let (Some(label), Some(late), Some(running)) = (label, &self.late_label, &self.running) else {
+            return false;
+        };
+        let own = running.label.as_deref().map(str::as_bytes);
+        label == late.as_bytes() && own != Some(label)
+    }
+
     /// Returns whether it is for the caller.
     fn done(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
         let passes = !self.hushed;
@@ -285,9 +202,17 @@ impl Session {
             return passes;
         }
         self.late_dones = 0;
-        if running.may_have_crossed(now) {
-            running.state = State::Settling { done: now, until: now + self.settings.quiet };
-            return passes;
+        let crossed = running.may_have_crossed(now);
+        match &mut running.state {
+            state @ State::Speaking if crossed => {
+                *state = State::Settling { done: now, until: now + self.settings.quiet };
+                return passes;
+            }
+            State::Closing { until, .. } if crossed => {
+                *until = now + self.settings.clear_release;
+                return passes;
+            }
+            _ => {}
         }
         out.extend(self.running.take().map(|running| running.ended(now, Outcome::Ok, true)));
         self.go_on(now, out);
@@ -300,7 +225,8 @@ impl Session {
         }
         let Some(waiting) = self.waiting.pop_front() else { return };
         let client_buffer = self.settings.client_buffer;
-        self.running = Some(Running::new(now, &waiting, self.dialect.hint, client_buffer));
+        let (hint, joins) = (self.dialect.hint, self.joins());
+        self.running = Some(Box::new(Running::new(now, &waiting, hint, client_buffer, joins)));
         self.unfinished = waiting.held.tail.unfinished;
         (self.mute, self.hushed) = (false, false);
         out.extend(waiting.held.messages.into_iter().map(Action::ToEngine));
@@ -320,8 +246,8 @@ impl Session {
         let Some(at) = self.waiting.iter().position(|of| of.run == run) else { return };
         let Some(of) = self.waiting.remove(at) else { return };
         out.push(unanswered(now, run, of.asked, Phase::Refused(reason), refused_outcome(reason)));
+        self.closes |= of.held.tail.eos;
         self.tell_refused(now, of.held.label, of.held.tail.flushed, reason, out);
-        self.go_on(now, out);
     }
 
     /// Refuses what is said for want of room.
@@ -329,6 +255,7 @@ impl Session {
         self.runs += 1;
         let flushed = matches!(said.operation, Some(Operation::Flush | Operation::Eos));
         out.push(unanswered(now, Run(self.runs), None, Phase::Refused(reason), Outcome::Refused));
+        self.closes |= said.operation == Some(Operation::Eos);
         self.tell_refused(now, self.label.clone(), flushed, reason, out);
     }
 
@@ -343,19 +270,16 @@ impl Session {
     ) {
         let text = reason.answer().text;
         out.extend(self.wire.failure(label.as_deref(), text).into_iter().map(Action::ToCaller));
-        let close = match self.wire {
-            Wire::Binary => Some(Close { code: CLOSE_FULL, reason: text }),
-            Wire::Json { .. } => Some(CLOSE_NORMAL).filter(|_| self.eos),
-        };
-        // Behind `eos` a run may still be running: the engine's own close then comes after it.
-        if let Some(close) = close.filter(|close| close.code == CLOSE_FULL || self.running.is_none()) {
+        if self.wire == Wire::Binary {
+            self.eos = true;
             self.withdraw(now, Outcome::CallerGone, out);
-            out.push(Action::CloseCaller(close));
+            out.push(Action::CloseCaller(Close { code: CLOSE_FULL, reason: text }));
             return out.push(Action::CloseEngine(CLOSE_NORMAL));
         }
         if !flushed {
             self.refused = Some(RefusedTurn { label, until: now + self.settings.quiet });
         }
+        self.go_on(now, out);
     }
 
     pub(super) fn caller_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -366,6 +290,11 @@ impl Session {
         // Without any `done`, the close after `eos` is the protocol's own end of a run.
         let in_order = self.eos && !self.wire.tells_done();
         let running = if in_order { Outcome::Ok } else { Outcome::Truncated };
+        // What waited never reached the engine, and may be said again elsewhere.
+        let text = Reason::EngineUnavailable.answer().text;
+        for of in &self.waiting {
+            out.extend(self.wire.failure(of.held.label.as_deref(), text).into_iter().map(Action::ToCaller));
+        }
         self.close(now, Outcome::EngineError, running, true, out);
     }
 
@@ -403,6 +332,7 @@ impl Session {
         if running.state != State::Speaking || outcome == Outcome::Ok {
             let settled = matches!(running.state, State::Settling { .. });
             self.late_dones += u32::from(tells_done && !settled);
+            self.late_label.clone_from(&running.label);
             out.push(running.ended(now, outcome, settled));
             return self.go_on(now, out);
         }

@@ -47,7 +47,7 @@ fn decoded_length(text: &[u8]) -> usize {
 
 /// Base64 digits decoded at a time: a multiple of four.
 const DIGITS: usize = 1024;
-const _: () = assert!(DIGITS % 4 == 0, "a group of digits must not be split");
+const _: () = assert!(DIGITS.is_multiple_of(4), "a group of digits must not be split");
 
 /// Decodes piece by piece, so that nothing is allocated. Stops where the text is no base64.
 fn decode(text: &[u8], mut take: impl FnMut(&[u8])) {

@@ -10,6 +10,8 @@
 //! - `text` for a context that is not open is answered here as the engine would (`invalid_input`), and an `end` for
 //!   one that is not known goes nowhere. Otherwise the engine's complaint could be taken for the end of a `start`
 //!   that follows.
+//!   One that crossed with the engine's own end of a context may still be complained about: the next `start` of that
+//!   context waits a little.
 //! - Every `cancel` that reached the engine is answered by one `cancelled`. Until it has come, the next `start` of
 //!   that context waits, so that a late one ends nothing twice.
 
@@ -17,9 +19,12 @@ mod context;
 mod wire;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rimelabs_api::AudioParameters;
@@ -48,7 +53,7 @@ const CONTEXT_BYTES_MAX: usize = 128;
 /// The sessions of one v1 socket.
 #[derive(Debug)]
 pub(super) struct Session {
-    settings: Settings,
+    settings: Arc<Settings>,
     encoding: Encoding,
     defaults: Option<AudioParameters>,
     contexts: BTreeMap<Box<str>, Context>,
@@ -57,7 +62,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(encoding: Encoding, settings: Settings) -> Self {
+    pub(super) fn new(encoding: Encoding, settings: Arc<Settings>) -> Self {
         Self {
             settings,
             encoding,
@@ -102,7 +107,7 @@ impl Session {
             return self.invalid(out, "", "Context is already open");
         }
         let full = self.running() + self.queued() >= self.settings.runs_max;
-        let too_long = message.bytes().len() + name.len() > self.settings.held_bytes_max;
+        let too_long = message.cost() + name.len() > self.settings.held_bytes_max;
         if full || too_long {
             let reason = if full { Reason::QueueFull } else { Reason::BodyTooLarge };
             out.push(unanswered(now, run, None, Phase::Refused(reason), Outcome::Refused));
@@ -125,7 +130,7 @@ impl Session {
         match context.and_then(Context::open) {
             None => self.invalid(out, name, "Context is not open for text"),
             Some(Open::Waiting(waiting)) => {
-                if waiting.held_bytes + message.bytes().len() > held_bytes_max {
+                if waiting.held_bytes + message.cost() > held_bytes_max {
                     return self.refuse_waiting(now, name, Reason::BodyTooLarge, out);
                 }
                 waiting.hold(message);
@@ -141,6 +146,9 @@ impl Session {
     }
 
     fn end(&mut self, now: Instant, name: &str, message: Message, out: &mut Vec<Action>) {
+        if self.is_refused(name) {
+            return;
+        }
         let Some(context) = self.contexts.get_mut(name) else { return };
         match (&mut context.waiting, &mut context.running) {
             (Some(waiting), _) if waiting.open => {
@@ -169,11 +177,11 @@ impl Session {
             return self.forget_if_idle(&name);
         }
         // The engine never saw a refused context. Nor need it see more strange ones than it answers.
-        if was_refused || (!known && self.contexts.len() >= 4 * self.settings.runs_max) {
+        if !known && (was_refused || self.contexts.len() >= 4 * self.settings.runs_max) {
             return out.push(Action::ToCaller(wire::cancelled(self.encoding, &name)));
         }
         let context = self.contexts.entry(name).or_default();
-        context.cancel_sent(now + self.settings.stall_timeout, false);
+        context.cancel_sent(now + self.settings.stall_timeout);
         if let Some(running) = &mut context.running {
             running.open = false;
             running.since = now;
@@ -192,7 +200,7 @@ impl Session {
             Event::Done | Event::Cancelled | Event::Error => {
                 let name = heard.context.into_owned();
                 let event = heard.event;
-                let passes = context.ended_by(now, &event, out);
+                let passes = context.ended_by(now, &event, self.settings.clear_release, out);
                 self.go_on(now, &name, out);
                 passes
             }
@@ -274,6 +282,10 @@ impl Session {
     }
 
     pub(super) fn engine_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
+        // What waited never reached the engine, and may be said again elsewhere.
+        let waiting = self.contexts.iter().filter(|(_, context)| context.waiting.is_some());
+        let (kind, text) = (kind(Reason::EngineUnavailable), Reason::EngineUnavailable.answer().text);
+        out.extend(waiting.map(|(name, _)| Action::ToCaller(wire::error(self.encoding, name, kind, text))));
         self.close(now, Outcome::EngineError, Outcome::Truncated, true, out);
     }
 
@@ -306,7 +318,7 @@ impl Session {
         for (name, context) in &mut self.contexts {
             if let Some(running) = context.running.as_mut().filter(|running| running.closing.is_none()) {
                 running.close(Outcome::CallerGone, release);
-                context.cancel_sent(answer, false);
+                context.gate_cancel_sent(answer, false);
                 out.push(Action::ToEngine(wire::cancel(self.encoding, name)));
             }
             if let Some(waiting) = context.waiting.take() {
@@ -318,31 +330,39 @@ impl Session {
     }
 
     pub(super) fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        // What is done may leave something else due; each step takes a context further towards its end.
+        while let Some(name) = self.due(now) {
+            self.late(now, &name, out);
+            self.go_on(now, &name, out);
+        }
+    }
+
+    fn due(&self, now: Instant) -> Option<Box<str>> {
         let due =
             |context: &Context| context.deadline(&self.settings).is_some_and(|deadline| deadline <= now);
-        let names: Vec<_> =
-            self.contexts.iter().filter(|(_, context)| due(context)).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            let Some(context) = self.contexts.get_mut(&name) else { continue };
-            match &mut context.running {
-                None => context.give_up_on_answers(),
-                Some(running) if running.closing.is_some() => {
-                    out.extend(context.running.take().map(|running| running.given_up(now)));
-                }
-                Some(running) => {
-                    let outcome = running.why_late();
-                    running.close(outcome, now + self.settings.clear_release);
-                    context.cancel_sent(now + self.settings.stall_timeout, true);
-                    let (kind, text) = match outcome {
-                        Outcome::EngineTimeout => ("unavailable", Reason::EngineTimeout.answer().text),
-                        _ => ("timeout", "Text did not arrive in time"),
-                    };
-                    out.push(Action::ToEngine(wire::cancel(self.encoding, &name)));
-                    out.push(Action::ToCaller(wire::error(self.encoding, &name, kind, text)));
-                    self.swallow(&name);
-                }
+        self.contexts.iter().find(|(_, context)| due(context)).map(|(name, _)| name.clone())
+    }
+
+    /// Nobody has said in time what was due of this context.
+    fn late(&mut self, now: Instant, name: &str, out: &mut Vec<Action>) {
+        let Some(context) = self.contexts.get_mut(name) else { return };
+        match &mut context.running {
+            None => context.give_up_on_answers(now),
+            Some(running) if running.closing.is_some() => {
+                out.extend(context.running.take().map(|running| running.given_up(now)));
             }
-            self.go_on(now, &name, out);
+            Some(running) => {
+                let outcome = running.why_late();
+                running.close(outcome, now + self.settings.clear_release);
+                context.gate_cancel_sent(now + self.settings.stall_timeout, true);
+                let (kind, text) = match outcome {
+                    Outcome::EngineTimeout => ("unavailable", Reason::EngineTimeout.answer().text),
+                    _ => ("timeout", "Text did not arrive in time"),
+                };
+                out.push(Action::ToEngine(wire::cancel(self.encoding, name)));
+                out.push(Action::ToCaller(wire::error(self.encoding, name, kind, text)));
+                self.swallow(name);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::reading::Sound;
 use super::super::sentence::Piece;
-use super::super::{Action, Ended, Message, Phase, Run, Settings};
+use super::super::{Action, CROSSING_MAX, Ended, Message, Phase, Run, Settings};
 use super::wire::{Operation, Said};
 use crate::audio::{AudioClock, Hint};
 use crate::meter::{Meter, Outcome};
@@ -29,15 +29,19 @@ pub(super) struct Tail {
     pub(super) flushed: bool,
     pub(super) eos: bool,
     chars: u32,
+    /// How many of its messages may have made the engine speak.
+    starts: u32,
 }
 
 impl Tail {
     pub(super) fn add(&mut self, said: &Said) {
-        if let Some(Piece { blank: false, ends, chars, .. }) = said.text {
+        if let Some(Piece { blank: false, completes, ends, chars }) = said.text {
+            self.starts += u32::from(completes);
             (self.text, self.unfinished, self.flushed) = (true, !ends, false);
             self.chars = self.chars.saturating_add(chars);
         }
         if matches!(said.operation, Some(Operation::Flush | Operation::Eos)) {
+            self.starts += u32::from(self.unfinished);
             (self.unfinished, self.flushed) = (false, true);
         }
         self.eos |= said.operation == Some(Operation::Eos);
@@ -46,7 +50,7 @@ impl Tail {
 
 impl Held {
     pub(super) fn hold(&mut self, said: &Said, label: Option<&str>, message: Message) {
-        self.bytes += message.bytes().len();
+        self.bytes += message.cost();
         self.messages.push(message);
         self.label = label.map(Into::into);
         self.tail.add(said);
@@ -73,7 +77,7 @@ pub(super) struct Running {
     wrote: Instant,
     /// The last audio from it.
     heard: Option<Instant>,
-    /// The last message that went to the engine after the run had begun.
+    /// The last text that went to the engine behind the one that began the run.
     joined: Option<Instant>,
     pub(super) state: State,
 }
@@ -93,11 +97,15 @@ pub(super) enum State {
     },
 }
 
-/// Text that went to the engine so shortly before a `done` may not have been in it.
-pub(super) const CROSSING_MAX: Duration = Duration::from_millis(250);
-
 impl Running {
-    pub(super) fn new(now: Instant, waiting: &Waiting, hint: Hint, client_buffer: Duration) -> Self {
+    /// `joins`: the engine may be done with one of the messages before it has the next.
+    pub(super) fn new(
+        now: Instant,
+        waiting: &Waiting,
+        hint: Hint,
+        client_buffer: Duration,
+        joins: bool,
+    ) -> Self {
         let asked = waiting.asked.unwrap_or(now);
         let clock = AudioClock::for_answer(None, None, hint);
         Self {
@@ -107,7 +115,7 @@ impl Running {
             tail: waiting.held.tail,
             wrote: now,
             heard: None,
-            joined: None,
+            joined: (joins && waiting.held.tail.starts > 1).then_some(now),
             state: State::Speaking,
         }
     }
@@ -121,13 +129,13 @@ impl Running {
         if tail.text {
             self.meter.text(now);
         }
+        // A flush of nothing changes nothing.
         if tail.text || self.tail.unfinished {
-            self.wrote = now;
+            (self.wrote, self.joined, self.state) = (now, Some(now), State::Speaking);
         }
         let chars = self.tail.chars.saturating_add(tail.chars);
         let unfinished = if tail.text || tail.flushed { tail.unfinished } else { self.tail.unfinished };
-        self.tail = Tail { text: true, chars, unfinished, ..tail };
-        (self.joined, self.state) = (Some(now), State::Speaking);
+        self.tail = Tail { text: self.tail.text || tail.text, chars, unfinished, ..tail };
     }
 
     pub(super) fn audio(
@@ -143,7 +151,11 @@ impl Running {
             State::Closing { outcome, .. } => State::Closing { outcome, until: now + settings.clear_release },
         };
         let silent = !self.has_sounded();
-        out.extend(sound.heard_by(&mut self.meter, now).map(Action::ChunkGap));
+        let gap = sound.heard_by(&mut self.meter, now);
+        if self.is_closing() {
+            return;
+        }
+        out.extend(gap.map(Action::ChunkGap));
         if silent {
             out.extend(self.meter.upstream_ttfb().map(Action::Ttfb));
         }
@@ -155,8 +167,7 @@ impl Running {
 
     /// Whether a `done` at `now` may have been said before the engine had all text.
     pub(super) fn may_have_crossed(&self, now: Instant) -> bool {
-        self.state == State::Speaking
-            && self.joined.is_some_and(|joined| now.saturating_duration_since(joined) < CROSSING_MAX)
+        self.joined.is_some_and(|joined| now.saturating_duration_since(joined) < CROSSING_MAX)
     }
 
     /// When it is late; `tells_done`: the engine tells the end.
@@ -180,6 +191,8 @@ impl Running {
         match self.heard {
             _ if self.tail.unfinished => settings.writer_timeout,
             Some(_) if tells_done => settings.stall_timeout,
+            // A flush of what the engine was thought to hold: it may find nothing, and say nothing.
+            None if !self.tail.text => settings.quiet,
             _ => settings.first_byte_timeout,
         }
     }
@@ -190,6 +203,7 @@ impl Running {
             State::Closing { outcome, .. } => outcome,
             State::Settling { .. } => Outcome::Ok,
             State::Speaking if !tells_done && self.heard.is_some() => Outcome::Ok,
+            State::Speaking if !self.tail.text && self.heard.is_none() => Outcome::Ok,
             State::Speaking if self.tail.unfinished => Outcome::CallerGone,
             State::Speaking => Outcome::EngineTimeout,
         }

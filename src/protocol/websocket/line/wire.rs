@@ -50,6 +50,9 @@ pub(super) enum Event<'a> {
     Other,
 }
 
+/// Under which label an engine's message came, as it stands in the message.
+pub(super) type Label<'a> = Option<Cow<'a, [u8]>>;
+
 impl Wire {
     pub(super) fn said(self, message: &Message) -> Said {
         match self {
@@ -58,11 +61,11 @@ impl Wire {
         }
     }
 
-    pub(super) fn heard(self, message: &Message) -> Event<'_> {
+    pub(super) fn heard(self, message: &Message) -> (Label<'_>, Event<'_>) {
         match (self, message) {
             (Self::Json { .. }, Message::Text(text)) => heard_json(text),
-            (Self::Binary, Message::Binary(bytes)) => Event::Audio(Sound::Plain(bytes)),
-            _ => Event::Other,
+            (Self::Binary, Message::Binary(bytes)) => (None, Event::Audio(Sound::Plain(bytes))),
+            _ => (None, Event::Other),
         }
     }
 
@@ -89,7 +92,7 @@ impl Wire {
             object.extend(label.map(|label| ("contextId".to_owned(), label.into())));
             Message::Text(Value::Object(object).to_string().into())
         };
-        let done = done_flag.then(|| ("done", Value::Bool(true)));
+        let done = done_flag.then_some(("done", Value::Bool(true)));
         vec![text_of("error", Some(("message", text.into()))), text_of("done", done)]
     }
 }
@@ -164,19 +167,22 @@ fn operation(name: &str) -> Option<Operation> {
     }
 }
 
-fn heard_json(text: &[u8]) -> Event<'_> {
+fn heard_json(text: &[u8]) -> (Label<'_>, Event<'_>) {
     #[derive(Deserialize)]
     struct Fields<'a> {
         #[serde(borrow, default, rename = "type")]
         kind: Option<Raw<'a>>,
         #[serde(borrow, default)]
         data: Option<Raw<'a>>,
+        #[serde(borrow, default, rename = "contextId")]
+        label: Option<Raw<'a>>,
     }
-    let Ok(fields) = serde_json::from_slice::<Fields<'_>>(text) else { return Event::Other };
-    match fields.kind.as_ref().map(|kind| &*kind.0) {
+    let Ok(fields) = serde_json::from_slice::<Fields<'_>>(text) else { return (None, Event::Other) };
+    let event = match fields.kind.as_ref().map(|kind| &*kind.0) {
         Some(b"chunk") => fields.data.map_or(Event::Other, |data| Event::Audio(Sound::Base64(data.0))),
         Some(b"done") => Event::Done,
         Some(b"error") => Event::Error,
         _ => Event::Other,
-    }
+    };
+    (fields.label.map(|label| label.0), event)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rimelabs_api::AudioParameters;
 
 use super::super::reading::Sound;
-use super::super::{Action, Ended, Message, Phase, Run, Settings};
+use super::super::{Action, CROSSING_MAX, Ended, Message, Phase, Run, Settings};
 use super::wire::Event;
 use crate::audio::{AudioClock, Hint};
 use crate::meter::{Meter, Outcome};
@@ -20,8 +20,12 @@ pub(super) struct Context {
     unconfirmed: u32,
     /// When they are no longer waited for.
     unconfirmed_until: Option<Instant>,
+    /// Text may have reached the engine after it had ended the run: until then its complaint may come.
+    unsettled_until: Option<Instant>,
     /// The caller has had its last word, and the engine's is not for it.
     hushed: bool,
+    /// Audio of a run that the gate has cancelled may still come, and is not for the caller.
+    muted: bool,
 }
 
 /// A run without a slot.
@@ -47,12 +51,12 @@ impl Waiting {
         audio: Option<AudioParameters>,
         start: Message,
     ) -> Self {
-        let held_bytes = start.bytes().len();
+        let held_bytes = start.cost();
         Self { run, asked, open: !one_shot, audio, held: vec![start], held_bytes, spoken: None }
     }
 
     pub(super) fn hold(&mut self, message: Message) {
-        self.held_bytes += message.bytes().len();
+        self.held_bytes += message.cost();
         self.held.push(message);
     }
 
@@ -72,6 +76,8 @@ pub(super) struct Running {
     started: bool,
     /// More text may come.
     pub(super) open: bool,
+    /// The last text that went to the engine.
+    wrote: Instant,
     /// Since when the engine, or the caller, owes the next word.
     pub(super) since: Instant,
     pub(super) closing: Option<Closing>,
@@ -101,12 +107,12 @@ impl Running {
             meter.text(spoken);
         }
         let (run, open) = (waiting.run, waiting.open);
-        (Self { run, meter, started: false, open, since: now, closing: None }, waiting.held)
+        (Self { run, meter, started: false, open, wrote: now, since: now, closing: None }, waiting.held)
     }
 
     /// The caller wrote, and it was passed on.
     pub(super) fn wrote(&mut self, now: Instant, blank: bool) {
-        self.since = now;
+        (self.wrote, self.since) = (now, now);
         if !blank {
             self.meter.text(now);
         }
@@ -153,7 +159,7 @@ impl Context {
 
     /// Whether a run may go to the engine: none is there, and nothing is on its way that could end a new one.
     pub(super) const fn is_free(&self) -> bool {
-        self.running.is_none() && self.unconfirmed == 0
+        self.running.is_none() && self.unconfirmed == 0 && self.unsettled_until.is_none()
     }
 
     pub(super) const fn is_idle(&self) -> bool {
@@ -173,22 +179,35 @@ impl Context {
         self.waiting.as_ref().is_some_and(|waiting| waiting.run == run && waiting.asked.is_some())
     }
 
-    /// A `cancel` goes to the engine; `hushed`: its confirmation is not for the caller.
-    pub(super) fn cancel_sent(&mut self, until: Instant, hushed: bool) {
+    /// A `cancel` of the caller's goes to the engine, which should confirm it by `until`.
+    pub(super) fn cancel_sent(&mut self, until: Instant) {
         self.unconfirmed += 1;
         self.unconfirmed_until = Some(until);
-        self.hushed = hushed;
+        self.hushed = false;
     }
 
-    pub(super) fn give_up_on_answers(&mut self) {
-        self.unconfirmed = 0;
-        self.hushed = false;
+    /// A `cancel` of the gate's own does; `hushed`: its confirmation is not for the caller.
+    pub(super) fn gate_cancel_sent(&mut self, until: Instant, hushed: bool) {
+        self.cancel_sent(until);
+        (self.hushed, self.muted) = (hushed, true);
+    }
+
+    /// What the engine has not answered by now, it will not.
+    pub(super) fn give_up_on_answers(&mut self, now: Instant) {
+        self.unsettled_until = self.unsettled_until.filter(|until| *until > now);
+        if self.unconfirmed_until.is_none_or(|until| until <= now) {
+            self.unconfirmed = 0;
+            (self.hushed, self.muted) = (false, false);
+        }
     }
 
     pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
         match &self.running {
             Some(running) => Some(running.deadline(settings)),
-            None => self.unconfirmed_until.filter(|_| self.unconfirmed > 0),
+            None => {
+                let unconfirmed = self.unconfirmed_until.filter(|_| self.unconfirmed > 0);
+                unconfirmed.into_iter().chain(self.unsettled_until).min()
+            }
         }
     }
 
@@ -203,7 +222,7 @@ impl Context {
 
     /// Returns whether it is for the caller.
     pub(super) fn audio(&mut self, now: Instant, sound: &Sound<'_>, out: &mut Vec<Action>) -> bool {
-        let Some(running) = &mut self.running else { return !self.hushed };
+        let Some(running) = &mut self.running else { return !self.muted };
         if running.closing.is_some() {
             return false;
         }
@@ -217,15 +236,21 @@ impl Context {
         true
     }
 
-    /// A terminal event. Returns whether it is for the caller.
-    pub(super) fn ended_by(&mut self, now: Instant, event: &Event<'_>, out: &mut Vec<Action>) -> bool {
+    /// A terminal event; `settle` is how long a complaint about text that crossed with it may take. Returns whether it is for the caller.
+    pub(super) fn ended_by(
+        &mut self,
+        now: Instant,
+        event: &Event<'_>,
+        settle: Duration,
+        out: &mut Vec<Action>,
+    ) -> bool {
         let confirms = *event == Event::Cancelled && self.unconfirmed > 0;
         let passes = !self.hushed;
         if confirms {
             self.unconfirmed -= 1;
         }
         if self.unconfirmed == 0 {
-            self.hushed = false;
+            (self.hushed, self.muted) = (false, false);
         }
         let outcome = match event {
             Event::Done => Outcome::Ok,
@@ -234,10 +259,13 @@ impl Context {
         };
         // Before `started` only a refusal can end a run: anything else is the echo of a run before it.
         let ends = |running: &Running| running.started || confirms || *event == Event::Error;
-        if self.running.as_ref().is_some_and(ends) {
+        if let Some(running) = self.running.as_ref().filter(|running| ends(running)) {
+            let crossed = now.saturating_duration_since(running.wrote) < CROSSING_MAX;
+            if crossed && !confirms && (running.open || *event == Event::Error) {
+                self.unsettled_until = Some(now + settle);
+            }
             // What the gate cancelled needs one terminal toward the caller, not two.
-            let by_gate = self.running.as_ref().is_some_and(|running| running.closing.is_some());
-            self.hushed |= by_gate && self.unconfirmed > 0;
+            self.hushed |= running.closing.is_some() && self.unconfirmed > 0;
             out.extend(self.running.take().map(|running| running.ended(now, outcome, true)));
         }
         passes
