@@ -14,6 +14,7 @@
 //! ```
 
 mod answer;
+mod grpc;
 mod json;
 mod mp3;
 mod ogg;
@@ -27,6 +28,7 @@ mod webm;
 use std::{ops::RangeInclusive, time::Duration};
 
 pub use answer::Hint;
+use grpc::Grpc;
 use json::Json;
 use mp3::Mp3;
 use ogg::Ogg;
@@ -160,6 +162,7 @@ enum Parser {
     Sound(Sound),
     Sse(Sse),
     Json(Json),
+    Grpc(Grpc),
 }
 
 /// A parser of bytes that are themselves the sound, whatever carried them here.
@@ -193,12 +196,20 @@ impl AudioClock {
         answer::clock(content_type, content_encoding, hint)
     }
 
+    /// The clock for a gRPC answer of `rime.SynthesisResponseStream` messages, whose audio is `content_type`
+    /// (`x-rime-audio-content-type`); `hint` is what the request's `audio_parameters` asked for.
+    #[must_use]
+    pub fn for_grpc(content_type: Option<&str>, hint: Hint) -> Self {
+        answer::clock_in_messages(content_type, hint)
+    }
+
     /// Takes the next bytes of the answer's body.
     pub fn feed(&mut self, bytes: &[u8]) {
         match &mut self.parser {
             Parser::Sound(sound) => sound.feed(bytes),
             Parser::Sse(sse) => sse.feed(bytes),
             Parser::Json(json) => json.feed(bytes),
+            Parser::Grpc(grpc) => grpc.feed(bytes),
         }
     }
 
@@ -222,6 +233,7 @@ impl AudioClock {
             Parser::Sound(sound) => sound.audio(),
             Parser::Sse(sse) => sse.audio(),
             Parser::Json(json) => json.sound.audio(),
+            Parser::Grpc(grpc) => grpc.sound.audio(),
         }
     }
 
@@ -232,6 +244,7 @@ impl AudioClock {
             Parser::Sound(sound) => sound.started(),
             Parser::Sse(sse) => sse.started(),
             Parser::Json(json) => json.sound.started(),
+            Parser::Grpc(grpc) => grpc.sound.started(),
         }
     }
 
@@ -254,6 +267,7 @@ impl AudioClock {
             Parser::Sound(sound) => sound.unknown(),
             Parser::Sse(sse) => sse.unknown(),
             Parser::Json(json) => json.unknown(),
+            Parser::Grpc(grpc) => grpc.unknown(),
         }
         .or_else(|| self.audio().is_zero().then_some(Unknown::NoAudio))
     }

@@ -3,6 +3,7 @@
 
 pub mod body;
 mod connection;
+pub mod grpc;
 mod health;
 mod orca;
 mod pool;

@@ -16,9 +16,10 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Access, Control};
 use crate::admission::{self, Door};
 use crate::config::{Config, EngineUrl, Limits, QueueWaitMax, Surface, WhenFull};
-use crate::engine::{EngineBody, EngineClient, Health};
+use crate::engine::grpc::GrpcClient;
+use crate::engine::{EngineClient, Health};
 use crate::listener::{self, Doorway};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Protocol};
 use crate::relay;
 use crate::relay::websocket::Sockets;
 use crate::stream::{Books, StallTimeouts};
@@ -82,12 +83,15 @@ impl Gate {
         let metrics = Arc::new(Metrics::new(&metrics_settings(&config)));
         let doorway = Doorway::new(config.limits.clone(), Some(Arc::clone(&metrics)));
         let door = Door::new(admission_settings(&config));
-        let books = Arc::new(Books::new(door, metrics, config.engine.cancel_linger));
+        let linger = config.engine.cancel_linger;
+        let grpc = Books::new(door.class(Protocol::Grpc as usize), Arc::clone(&metrics), linger);
+        let books = Arc::new(Books::new(door, metrics, linger));
         let health = Arc::new(Health::default());
         let sockets = Sockets::new(&config);
         let control = Arc::new(Control::new(
             Arc::clone(&config),
             Arc::clone(&books),
+            Arc::new(grpc),
             Arc::clone(&health),
             Arc::clone(&doorway.open),
             Arc::clone(&doorway.turned_away),
@@ -125,6 +129,7 @@ impl Gate {
             StallTimeouts { engine: config.engine.stall_timeout, caller: config.limits.caller_stall_timeout };
         let control = &self.control;
         self.housekeeping.spawn(Arc::clone(&control.books).keep_sweeping(timeouts));
+        self.housekeeping.spawn(Arc::clone(&control.grpc).keep_sweeping(timeouts));
         self.housekeeping.spawn(Arc::clone(&control.health).watch(config.engine.clone()));
         let sockets = [(admin, Access::Admin), (metrics, Access::ReadOnly)];
         for ((socket, access), back_door) in sockets.into_iter().zip(&self.back_doors) {
@@ -152,8 +157,7 @@ impl Gate {
         let work = work(
             sockets,
             Arc::clone(config),
-            Arc::clone(&self.control.books),
-            Arc::clone(&self.control.health),
+            Arc::clone(&self.control),
             self.doorway.clone(),
             self.sockets.clone(),
             self.stop.clone(),
@@ -257,22 +261,27 @@ impl Bound {
 async fn work(
     doors: Vec<std::net::TcpListener>,
     config: Arc<Config>,
-    books: Arc<Books<EngineBody>>,
-    health: Arc<Health>,
+    control: Arc<Control>,
     doorway: Doorway,
     sockets: Sockets,
     stop: CancellationToken,
 ) {
-    let engine = EngineClient::new(&config.engine.http, &config.engine, health);
+    let engine = EngineClient::new(&config.engine.http, &config.engine, Arc::clone(&control.health));
+    let grpc = GrpcClient::new(&config.engine);
     for (socket, listener) in doors.into_iter().zip(&config.listeners) {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let engine = match listener.surface {
+                    Surface::Grpc => {
+                        let stack = relay::grpc::stack(&config, &control.grpc, &control.health, &grpc);
+                        tokio::spawn(listener::accept(socket, stack, doorway.clone()));
+                        continue;
+                    }
                     Surface::WsJson => legacy(&config.engine.ws_json, &config),
                     Surface::WsBinary => legacy(&config.engine.ws_binary, &config),
-                    Surface::Http | Surface::Grpc => engine.clone(),
+                    Surface::Http => engine.clone(),
                 };
-                let stack = relay::stack(&config, listener, &books, &sockets, &engine);
+                let stack = relay::stack(&config, listener, &control.books, &sockets, &engine);
                 tokio::spawn(listener::accept(socket, stack, doorway.clone()));
             }
             Err(error) => error!(%error, address = %listener.address, "a worker cannot listen"),
@@ -282,7 +291,10 @@ async fn work(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = looks.tick() => engine.close_idle(),
+            _ = looks.tick() => {
+                engine.close_idle();
+                grpc.close_idle();
+            }
         }
     }
 }

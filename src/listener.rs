@@ -2,6 +2,7 @@
 //! no synthesis: what a request means is the service's business.
 
 mod connection;
+mod turn;
 mod watch;
 
 use std::convert::Infallible;

@@ -27,6 +27,8 @@ pub enum Reason {
     TooManySockets,
     /// The request is malformed, or its framing is ambiguous.
     BadRequest,
+    /// The request has more header fields than the gate lets through.
+    HeadTooLarge,
     /// The request's body is longer than the gate lets through.
     BodyTooLarge,
     /// The request's body did not arrive in time.
@@ -55,7 +57,7 @@ const INVALID: &str = "invalid_input";
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LimitReached,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -66,6 +68,7 @@ impl Reason {
         Self::TooManyConnections,
         Self::TooManySockets,
         Self::BadRequest,
+        Self::HeadTooLarge,
         Self::BodyTooLarge,
         Self::BodyTimeout,
     ];
@@ -84,6 +87,7 @@ impl Reason {
             Self::TooManyConnections => (503, 8, EXHAUSTED, "too_many_connections", "Too many connections"),
             Self::TooManySockets => (503, 8, EXHAUSTED, "too_many_sockets", "Currently at websocket limit"),
             Self::BadRequest => (400, 3, INVALID, "bad_request", "Bad request"),
+            Self::HeadTooLarge => (431, 8, INVALID, "head_too_large", "Request has too many header fields"),
             Self::BodyTooLarge => (413, 8, INVALID, "body_too_large", "Request body too large"),
             Self::BodyTimeout => (408, 4, "timeout", "body_timeout", "Request body did not arrive in time"),
         };

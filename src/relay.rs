@@ -12,6 +12,7 @@
 //! refuses, and the engine's answer comes back as a [`Metered`](crate::stream::Metered) body that holds the slot until the sound ends.
 
 pub mod answer;
+pub mod grpc;
 pub mod metering;
 pub mod request_id;
 pub mod upload;
@@ -47,6 +48,7 @@ use websocket::Sockets;
 struct Settings {
     recognition: Recognition,
     forwarding: Forwarding,
+    headers_max: usize,
     stall_timeout: Duration,
     status_when_full: u16,
 }
@@ -64,15 +66,10 @@ pub fn stack(
 + Sync
 + 'static
 + use<> {
-    let forwarding = &config.forwarding;
     let settings = Settings {
         recognition: Recognition::new(listener.surface, &listener.synthesis_paths),
-        forwarding: Forwarding {
-            x_forwarded: forwarding.forwarded_headers.x_forwarded(),
-            forwarded: forwarding.forwarded_headers.forwarded(),
-            trust_incoming: forwarding.trust_incoming,
-            via: forwarding.via.as_deref().and_then(Forwarding::via_of),
-        },
+        forwarding: forwarding(config),
+        headers_max: config.limits.headers_max,
         stall_timeout: config.engine.stall_timeout,
         status_when_full: config.admission.status_when_full.code(),
     };
@@ -81,7 +78,7 @@ pub fn stack(
         .layer(MeteringLayer::new(Arc::clone(books), config.target.client_buffer))
         .layer(AdmissionLayer::new(books.door.clone()).cancel_linger(config.engine.cancel_linger))
         .service(engine.clone());
-    RequestIdLayer::new(forwarding.request_id_header.clone()).layer(Relay {
+    RequestIdLayer::new(config.forwarding.request_id_header.clone()).layer(Relay {
         shared: Arc::new(Shared {
             settings,
             books: Arc::clone(books),
@@ -90,6 +87,17 @@ pub fn stack(
             synthesis,
         }),
     })
+}
+
+/// What the engine is told about callers.
+fn forwarding(config: &Config) -> Forwarding {
+    let forwarding = &config.forwarding;
+    Forwarding {
+        x_forwarded: forwarding.forwarded_headers.x_forwarded(),
+        forwarded: forwarding.forwarded_headers.forwarded(),
+        trust_incoming: forwarding.trust_incoming,
+        via: forwarding.via.as_deref().and_then(Forwarding::via_of),
+    }
 }
 
 /// Tells syntheses from the rest, and settles the headers of both ways.
@@ -131,6 +139,11 @@ where
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
         let caller = request.version();
+        // HTTP/1's parser counts by itself. One is the request's id, which may not be the caller's.
+        if caller == Version::HTTP_2 && request.headers().len() > shared.settings.headers_max + 1 {
+            let refused = Err(Refusal::new(Reason::HeadTooLarge));
+            return Box::pin(ready(Ok(shared.answer(refused, caller))));
+        }
         match shared.to_engine(&mut request) {
             Ok(Kind::Synthesis) => {
                 let served = shared.synthesis.clone().call(request);

@@ -2,6 +2,7 @@
 //! ended together and exactly once. Decides when a stream has stood still for too long. Alters no byte.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::admission::{Door, Permit};
 use crate::meter::{Measured, Meter, Outcome};
 use crate::metrics::{Metrics, Model, Protocol};
+use crate::protocol::grpc;
 
 /// Where every synthesis is written down: the slots, the figures and the list of those that run.
 #[derive(Debug)]
@@ -53,6 +55,59 @@ pub struct Labels {
     pub code: u16,
 }
 
+/// When text reached the engine, told by whoever sends it, read by whoever meters the answer.
+#[derive(Debug)]
+pub struct Texts {
+    origin: Instant,
+    /// Nanoseconds from `origin` to the last text that was not taken yet; 0 is none.
+    last: AtomicU64,
+    /// Text has come since the last sweep.
+    stirred: AtomicBool,
+    /// More may come.
+    open: AtomicBool,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        let last = AtomicU64::new(0);
+        Self { origin: Instant::now(), last, stirred: AtomicBool::new(true), open: AtomicBool::new(true) }
+    }
+}
+
+impl Texts {
+    /// Text that can be spoken goes to the engine now.
+    pub fn came(&self) {
+        let at = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(at.max(1), Relaxed);
+        self.stirred.store(true, Relaxed);
+    }
+
+    /// No more will come.
+    pub fn ended(&self) {
+        self.stirred.store(true, Relaxed);
+        self.open.store(false, Relaxed);
+    }
+
+    /// Whether more may come.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    fn take(&self) -> Option<Instant> {
+        // Looked at for every chunk of audio, and mostly there is none: a plain load then.
+        if self.last.load(Relaxed) == 0 {
+            return None;
+        }
+        Some(self.origin + Duration::from_nanos(self.last.swap(0, Relaxed)))
+    }
+
+    /// Whether text came since this was last asked, and whether more may come.
+    fn since_last_sweep(&self) -> (bool, bool) {
+        (self.stirred.swap(false, Relaxed), self.is_open())
+    }
+}
+
 /// How long a stream may stand still.
 #[derive(Clone, Copy, Debug)]
 pub struct StallTimeouts {
@@ -88,6 +143,8 @@ struct State<B> {
     labels: Labels,
     arrived: Instant,
     key: usize,
+    /// Of a request whose text is still being written.
+    texts: Option<Arc<Texts>>,
     waits_for: Side,
     /// Since which sweep nothing has moved.
     still_since: Option<Instant>,
@@ -212,7 +269,13 @@ const SWEEP_PERIOD_MAX: Duration = Duration::from_secs(1);
 
 impl<B> State<B> {
     fn stalled(&mut self, now: Instant, timeouts: StallTimeouts) -> Option<Outcome> {
+        let written = self.texts.as_ref().map_or((false, false), |texts| texts.since_last_sweep());
+        if written.0 {
+            self.still_since = None;
+        }
         let (timeout, outcome) = match self.waits_for {
+            // While text may still come, the engine may be waiting for it.
+            Side::Engine if written.1 => (timeouts.engine, Outcome::CallerGone),
             Side::Engine => (timeouts.engine, Outcome::EngineTimeout),
             Side::Caller => (timeouts.caller, Outcome::CallerGone),
         };
@@ -259,6 +322,7 @@ where
             labels,
             arrived,
             key: entry.key(),
+            texts: None,
             waits_for: Side::Engine,
             still_since: None,
             waker: None,
@@ -271,6 +335,15 @@ where
             metered.end(labels.outcome());
         }
         metered
+    }
+
+    /// As [`new`](Self::new), of a request whose text is still being written.
+    #[must_use]
+    pub fn fed_by(self, texts: Option<Arc<Texts>>) -> Self {
+        if let Some(state) = self.live.lock().as_mut() {
+            state.texts = texts;
+        }
+        self
     }
 
     /// Ends the synthesis, unless the sweep has.
@@ -316,6 +389,11 @@ where
                 if let Some(bytes) = frame.data_ref() {
                     self.heard(books, bytes);
                 }
+                if self.labels.protocol == Protocol::Grpc
+                    && let Some(trailers) = frame.trailers_ref()
+                {
+                    self.labels.code = grpc::code_of(trailers).map_or(self.labels.code, grpc::http_code);
+                }
                 self.body.is_end_stream().then(|| self.labels.outcome())
             }
             Poll::Ready(Some(Err(_))) => Some(Outcome::Truncated),
@@ -325,6 +403,9 @@ where
     }
 
     fn heard(&mut self, books: &Books<B>, bytes: &[u8]) {
+        if let Some(text) = self.texts.as_ref().and_then(|texts| texts.take()) {
+            self.meter.text(text.into_std());
+        }
         let silent = self.meter.upstream_ttfb().is_none();
         if let Some(gap) = self.meter.heard(Instant::now().into_std(), bytes) {
             books.metrics.chunk_gap(self.labels.protocol, gap);

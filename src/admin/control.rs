@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::config::Config;
+use crate::engine::grpc::Answer;
 use crate::engine::{EngineBody, Health};
 use crate::metrics::{Levels, Protocol};
 use crate::relay::websocket::Sockets;
@@ -20,6 +21,8 @@ use crate::stream::Books;
 pub struct Control {
     /// Slots, figures and running syntheses.
     pub books: Arc<Books<EngineBody>>,
+    /// The same for gRPC: the same door, the same figures.
+    pub grpc: Arc<Books<Answer>>,
     /// The engine's state.
     pub health: Arc<Health>,
     config: Arc<Config>,
@@ -100,13 +103,14 @@ impl Control {
     pub fn new(
         config: Arc<Config>,
         books: Arc<Books<EngineBody>>,
+        grpc: Arc<Books<Answer>>,
         health: Arc<Health>,
         connections: Arc<AtomicUsize>,
         connections_turned_away: Arc<AtomicUsize>,
         sockets: Sockets,
     ) -> Self {
         let started = Instant::now();
-        Self { books, health, config, connections, connections_turned_away, sockets, started }
+        Self { books, grpc, health, config, connections, connections_turned_away, sockets, started }
     }
 
     /// Whether a synthesis would be admitted. Full is still ready: taking a full gate out of service would send its
@@ -124,6 +128,10 @@ impl Control {
         before
     }
 
+    fn oldest_age(&self, now: Instant) -> Duration {
+        self.books.oldest_age(now).max(self.grpc.oldest_age(now))
+    }
+
     /// The metrics in text format 0.0.4.
     #[must_use]
     pub fn metrics(&self) -> String {
@@ -135,7 +143,7 @@ impl Control {
             inflight: Protocol::ALL.map(|protocol| taken[protocol as usize]),
             queue_depth: door.waiting,
             queue_capacity: door.queue_max,
-            oldest_synthesis_age: self.books.oldest_age(now),
+            oldest_synthesis_age: self.oldest_age(now),
             websocket_sessions: u32::try_from(self.sockets.open()).unwrap_or(u32::MAX),
             engine_up: vec![self.health.is_up()],
             engine_reported_utilization: vec![self.health.reported_utilization()],
@@ -161,7 +169,7 @@ impl Control {
             waiting: door.waiting,
             queue_max: door.queue_max,
             queue_wait_max_seconds: seconds(door.queue_wait_max),
-            oldest_synthesis_age_seconds: seconds(self.books.oldest_age(now)),
+            oldest_synthesis_age_seconds: seconds(self.oldest_age(now)),
             connections: self.connections.load(Relaxed),
             connections_turned_away: self.connections_turned_away.load(Relaxed),
             websocket_sessions: self.sockets.open(),

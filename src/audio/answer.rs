@@ -1,6 +1,7 @@
 //! Decides which parser reads an answer, from its headers and from what the request asked for.
 //! Sees no byte of the answer's body.
 
+use super::grpc::Grpc;
 use super::json::Json;
 use super::mp3::Mp3;
 use super::ogg::Ogg;
@@ -87,6 +88,18 @@ pub(super) fn clock(content_type: Option<&str>, content_encoding: Option<&str>, 
         _ => Parser::Sound(sound(format, rate.or(hint.rate(format)), channels)),
     };
     AudioClock { format, parser }
+}
+
+pub(super) fn clock_in_messages(content_type: Option<&str>, hint: Hint) -> AudioClock {
+    let AudioClock { format, parser } = clock(content_type, None, hint);
+    match parser {
+        Parser::Sound(sound) => AudioClock { format, parser: Parser::Grpc(Grpc::new(sound)) },
+        // Events and envelopes are HTTP's.
+        _ => AudioClock {
+            format: Format::Unknown,
+            parser: Parser::Grpc(Grpc::new(Sound::Unread(Unknown::ContentType, false))),
+        },
+    }
 }
 
 fn sound(format: Format, rate: Option<u32>, channels: u32) -> Sound {

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
 
+use super::turn::{Streams, Turn};
 use super::watch::{Serving, Verdict, Watch, Watchdog};
 use crate::config::Limits;
 use crate::protocol::headers::Peer;
@@ -39,7 +40,13 @@ const FIRST_READ_BYTES_MAX: usize = 4096;
 const HEADERS_MAX_INLINE: usize = 100;
 
 /// Requests that one HTTP/2 connection may have under way.
-const HTTP2_STREAMS_MAX: u32 = 1024;
+const HTTP2_STREAMS_MAX: u32 = 256;
+
+/// Bytes of one request that may arrive before they are read: HTTP/2's default, and as much as is read ahead.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 65_535;
+
+/// Room for all streams' windows together, so that requests which wait for their slot never stop a neighbour's.
+const HTTP2_WINDOW_BYTES: u32 = HTTP2_STREAMS_MAX * HTTP2_STREAM_WINDOW_BYTES;
 
 /// Bytes of an answer that wait for an HTTP/2 caller's window before the engine is no longer read.
 const HTTP2_SEND_BYTES_MAX: usize = 65_536;
@@ -71,16 +78,19 @@ pub(super) async fn serve<S, B>(
     let Some((version, io)) = sniff(stream, &watch, &limits, &drain).await else { return };
     let serving = Arc::clone(&watch);
     let caller = Peer::new(peer);
+    let streams = (version == Version::Http2).then(|| Streams::new(limits.caller_stall_timeout));
+    let begun = streams.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         let serving = serving.request();
+        let turn = begun.as_ref().map(Streams::begin);
         let answer = service.clone().call(request);
-        async move { answer.await.map(|response| response.map(|body| Served { body, _serving: serving })) }
+        async move { answer.await.map(|response| response.map(|body| Served { body, turn, _serving: serving })) }
     });
-    let result = match version {
-        Version::Http1 => http1(io, service, &watch, &limits, &drain).await,
+    let result = match streams {
+        None => http1(io, service, &watch, &limits, &drain).await,
         // Boxed: its state is several times larger, and every connection would carry the room for it.
-        Version::Http2 => Box::pin(http2(io, service, &watch, &limits, &drain)).await,
+        Some(streams) => Box::pin(http2(io, streams, service, &watch, &limits, &drain)).await,
     };
     if let Err(error) = result {
         debug!(%peer, error = &error as &dyn std::error::Error, "a connection failed");
@@ -110,6 +120,7 @@ where
 
 async fn http2<S, B>(
     io: CallerIo,
+    streams: Streams,
     service: S,
     watch: &Watch,
     limits: &Limits,
@@ -120,10 +131,12 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_WINDOW_BYTES)
         .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
         .max_header_list_size(limits.head_bytes_max.try_into().unwrap_or(u32::MAX))
         .keep_alive_interval(HTTP2_PING_INTERVAL);
@@ -310,6 +323,8 @@ pin_project! {
     struct Served<B> {
         #[pin]
         body: B,
+        // Of an HTTP/2 stream.
+        turn: Option<Arc<Turn>>,
         _serving: Serving,
     }
 }
@@ -322,7 +337,14 @@ impl<B: Body> Body for Served<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let Some(turn) = this.turn else { return this.body.poll_frame(cx) };
+        turn.asked();
+        let polled = this.body.poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            turn.gave();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

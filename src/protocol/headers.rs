@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -125,11 +126,49 @@ pub fn to_engine<B>(request: &mut Request<B>, peer: &Peer, forwarding: &Forwardi
     if headers.contains_key(header::EXPECT) {
         drop_fields(headers, |name| *name == header::EXPECT);
     }
-    forward(headers, peer, forwarding);
+    let host = headers.get(header::HOST).cloned();
+    forward(headers, host.as_ref(), peer, forwarding);
     if let Some([http1, http2]) = &forwarding.via {
         headers.append(header::VIA, if version == Version::HTTP_2 { http2.clone() } else { http1.clone() });
     }
     *request.version_mut() = Version::HTTP_11;
+    Ok(())
+}
+
+/// Turns a gRPC caller's head into the engine's: HTTP/2 on both sides, over which the target is sent to `authority` where
+/// the caller names none. `te: trailers` travels on, and so does every other field: HTTP/2 has no hop-by-hop ones (RFC 9113
+/// section 8.2.2).
+///
+/// # Errors
+///
+/// [`BadHead`] where the call must be refused.
+pub fn to_grpc_engine<B>(
+    request: &mut Request<B>,
+    authority: &Authority,
+    peer: &Peer,
+    forwarding: &Forwarding,
+) -> Result<(), BadHead> {
+    if request.method() == http::Method::CONNECT {
+        return Err(BadHead::Connect);
+    }
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    let authority = request.uri().authority().cloned().or(named).unwrap_or_else(|| authority.clone());
+    let host = HeaderValue::from_str(authority.as_str()).ok();
+    let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::builder()
+        .scheme(Scheme::HTTP)
+        .authority(authority)
+        .path_and_query(target)
+        .build()
+        .map_err(|_| BadHead::Target)?;
+    let headers = request.headers_mut();
+    if headers.contains_key(header::HOST) {
+        drop_fields(headers, |name| *name == header::HOST);
+    }
+    forward(headers, host.as_ref(), peer, forwarding);
+    if let Some([_, http2]) = &forwarding.via {
+        headers.append(header::VIA, http2.clone());
+    }
     Ok(())
 }
 
@@ -209,20 +248,19 @@ pub fn drop_fields(headers: &mut HeaderMap, dropped: impl Fn(&HeaderName) -> boo
     *headers = kept;
 }
 
-fn forward(headers: &mut HeaderMap, peer: &Peer, forwarding: &Forwarding) {
+fn forward(headers: &mut HeaderMap, host: Option<&HeaderValue>, peer: &Peer, forwarding: &Forwarding) {
     let trust = forwarding.trust_incoming;
     if forwarding.x_forwarded {
-        let host = headers.get(header::HOST).cloned();
         put(headers, X_FORWARDED_FOR, &peer.address, trust);
         if !(trust && headers.contains_key(X_FORWARDED_PROTO)) {
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         }
         if let Some(host) = host.filter(|_| !(trust && headers.contains_key(X_FORWARDED_HOST))) {
-            headers.insert(X_FORWARDED_HOST, host);
+            headers.insert(X_FORWARDED_HOST, host.clone());
         }
     }
     if forwarding.forwarded {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.and_then(|host| host.to_str().ok());
         let host = host.filter(|host| !host.contains(['"', '\\'])).map(|host| format!(";host=\"{host}\""));
         let element = format!("for={};proto=http{}", peer.node, host.unwrap_or_default());
         if let Ok(element) = HeaderValue::try_from(element) {
@@ -420,5 +458,28 @@ mod tests {
         assert_eq!(names, ["transfer-encoding", "content-type"]);
         to_caller(&mut response, Version::HTTP_2);
         assert!(!response.headers().contains_key("transfer-encoding"));
+    }
+
+    #[test]
+    fn a_grpc_head_keeps_te_and_the_callers_authority_and_says_who_calls() {
+        let engine = Authority::from_static("127.0.0.1:7463");
+        let mut request = Request::post("https://gate:8463/rime.TextToSpeech/Synthesize")
+            .header("te", "trailers")
+            .header("grpc-timeout", "2S")
+            .header("x-key-bin", "AAE")
+            .header("x-key-bin", "AAI")
+            .body(())
+            .unwrap();
+        to_grpc_engine(&mut request, &engine, &peer(), &forwarding(true, false, false)).unwrap();
+        assert_eq!(*request.uri(), "http://gate:8463/rime.TextToSpeech/Synthesize");
+        let names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        let forwarded = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via"];
+        assert_eq!(names, [&["te", "grpc-timeout", "x-key-bin"][..], &forwarded].concat());
+        assert_eq!(request.headers().get_all("x-key-bin").iter().collect::<Vec<_>>(), ["AAE", "AAI"]);
+        assert_eq!(request.headers()["via"], "2.0 rime-gate");
+
+        let mut nameless = Request::post("/a.B/C").body(()).unwrap();
+        to_grpc_engine(&mut nameless, &engine, &peer(), &forwarding(false, false, false)).unwrap();
+        assert_eq!(*nameless.uri(), "http://127.0.0.1:7463/a.B/C");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -72,14 +72,7 @@ where
         let unready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, unready);
         let (head, body) = request.into_parts();
-        let reading = Reading {
-            body: Some(body),
-            ahead: VecDeque::new(),
-            bytes_max: self.layer.bytes_max,
-            left: self.layer.bytes_max,
-            timeout: self.layer.timeout,
-            wait: Wait::None,
-        };
+        let reading = Reading::new(body, self.layer.bytes_max, self.layer.timeout);
         Uploading { state: State::Reading { next: Some((inner, head)), reading } }
     }
 }
@@ -140,7 +133,22 @@ struct Reading {
     wait: Wait,
 }
 
+/// Reads a body to its end, or to [`READ_AHEAD_BYTES_MAX`].
+pub(super) async fn read_ahead(
+    body: Incoming,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<SendBody, Reason> {
+    let mut reading = Reading::new(body, bytes_max, timeout);
+    poll_fn(|cx| reading.poll(cx)).await
+}
+
 impl Reading {
+    fn new(body: Incoming, bytes_max: usize, timeout: Duration) -> Self {
+        let (body, ahead) = (Some(body), VecDeque::new());
+        Self { body, ahead, bytes_max, left: bytes_max, timeout, wait: Wait::None }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendBody, Reason>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(SendBody::Whole(None))) };
         if body.is_end_stream() {
