@@ -45,7 +45,8 @@ pub const CALLS_MAX: usize = 10_000;
 pub const ARRIVALS_MAX: usize = 1_000_000;
 
 /// How callers ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// `POST /invocations`, each call on a connection of its own.
     #[default]
@@ -65,8 +66,8 @@ pub struct Load {
     pub address: SocketAddr,
     /// How.
     pub protocol: Protocol,
-    /// Agents whose lines are open before the first call. An agent takes one turn at a time; whoever calls when all
-    /// are busy opens a line of its own, and keeps it. None where calls have connections of their own.
+    /// Agents, who open their lines before the first call and keep them. An agent takes one turn at a time, and turns
+    /// go round; whoever calls when all are busy is an agent more. Of no account where calls have connections of their own.
     pub agents: usize,
     /// Arrivals per second, on average: positive.
     pub rate: f64,

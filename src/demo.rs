@@ -8,7 +8,7 @@ mod view;
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +20,13 @@ pub use capacity::capacity_per_second;
 pub use report::{Phase, Report};
 
 use crate::callers::{Callers, Load, Protocol, SENTENCES, Tally};
-use crate::config::{Config, EngineUrl};
+use crate::config::{Config, EngineUrl, Surface};
 use crate::gate::{Gate, StartError};
 use crate::sim::{self, Engine, Profile, Settings};
 use crate::target::Target;
 
+/// A port of the system's choice.
+const ANYWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 /// The most syntheses at once that the default profile serves within the target: Rime's published reference, which
 /// the simulation reproduces.
 const LIMIT: NonZeroU32 = NonZeroU32::new(32).expect("not zero");
@@ -35,6 +37,8 @@ const OVERLOAD: f64 = 1.5;
 const WARM_UP_MAX: Duration = Duration::from_secs(5);
 /// Fewer seconds of arrivals, and the engine is hardly full before they end.
 const ARRIVING_MIN: Duration = Duration::from_secs(3);
+/// Callers who keep a line open, on a protocol that has one: 120 calls go on, and now and then somebody speaks.
+const AGENTS: usize = 120;
 /// Fixes arrivals, texts and the engine's deviations, in both phases alike.
 const SEED: u64 = 7;
 /// The shortest demonstration, in seconds: below it the callers do not pile up.
@@ -54,6 +58,9 @@ pub struct DemoArguments {
     /// About how long it takes in all; at least 10, at most 90
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub seconds: u64,
+    /// How the callers ask
+    #[arg(long, value_enum, default_value_t)]
+    pub protocol: Protocol,
     /// Write the figures to a file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -73,9 +80,11 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Box<dyn Error>> {
     let rate = capacity * OVERLOAD;
     let seconds = arriving(arguments.seconds);
     view::opening(&profile.name, LIMIT.get(), capacity, rate, seconds);
-    let without = phase(false, &profile, rate, seconds).await?;
-    let with = phase(true, &profile, rate, seconds).await?;
+    let protocol = arguments.protocol;
+    let without = phase(false, protocol, &profile, rate, seconds).await?;
+    let with = phase(true, protocol, &profile, rate, seconds).await?;
     let report = Report {
+        protocol,
         limit: LIMIT.get(),
         profile: profile.name,
         target: Target::default().to_string(),
@@ -113,22 +122,25 @@ fn warm_up(arriving: Duration) -> Duration {
 
 async fn phase(
     gated: bool,
+    protocol: Protocol,
     profile: &Profile,
     rate: f64,
     seconds: Duration,
 ) -> Result<Phase, Box<dyn Error>> {
-    let engine = sim::start(Settings { profile: profile.clone(), seed: SEED, ..Settings::default() }).await?;
+    let grpc = (protocol == Protocol::Grpc).then_some(ANYWHERE);
+    let settings = Settings { grpc, profile: profile.clone(), seed: SEED, ..Settings::default() };
+    let engine = sim::start(settings).await?;
     let gate = if gated { Some(gate(&engine)?) } else { None };
     let address = match &gate {
         Some(gate) => *gate.addresses().first().ok_or("the gate listens nowhere")?,
-        None => engine.address(),
+        None => engine.grpc().unwrap_or(engine.address()),
     };
     let warm_up = warm_up(seconds);
     let patience = seconds.mul_f64(PATIENCE).max(PATIENCE_MIN);
     let callers = Callers::new(Load {
         address,
-        protocol: Protocol::Http,
-        agents: 0,
+        protocol,
+        agents: AGENTS,
         rate,
         warm_up,
         duration: seconds.saturating_sub(warm_up),
@@ -148,14 +160,19 @@ async fn phase(
 
 /// A gate with its defaults but for the limit, on ports of the system's choice.
 fn gate(engine: &Engine) -> Result<Gate, Box<dyn Error>> {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config::default();
     for listener in &mut config.listeners {
-        listener.address = anywhere;
+        listener.address = ANYWHERE;
+        if engine.grpc().is_some() {
+            listener.surface = Surface::Grpc;
+        }
     }
-    config.admin.address = anywhere;
-    config.metrics.address = anywhere;
+    config.admin.address = ANYWHERE;
+    config.metrics.address = ANYWHERE;
     config.engine.http = EngineUrl::parse(&format!("http://{}", engine.address()))?;
+    if let Some(grpc) = engine.grpc() {
+        config.engine.grpc = EngineUrl::parse(&format!("http://{grpc}"))?;
+    }
     config.engine.concurrency_max = LIMIT;
     Ok(Gate::start(config).map_err(|error| cause(&error))?)
 }

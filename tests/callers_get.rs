@@ -6,6 +6,7 @@
 //!
 //! `RIME_GATE_TEST_SECONDS` shortens the minute that each load lasts. `RIME_GATE_TEST_PEERS=1` also measures the same
 //! load without a gate and through `haproxy`, if it is installed, for the table in the README.
+//! `RIME_GATE_TEST_PROTOCOL=v1` (or `ws-json`) lets 120 agents with a socket each make the same load.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,6 +31,8 @@ const BOUNDS: [(f64, f64); 3] = [(1.0, 0.93), (1.5, 0.95), (3.0, 0.95)];
 /// What says how much a queue can smooth out: [`SENTENCES`] hold a slot for about 1.5 s. The longer that is, the fewer
 /// slots come free in the time a caller can wait, and the more of a load of 1 is lost to chance, whoever decides.
 const TEXTS: &[&str] = &SENTENCES;
+/// Callers with a socket each, where the protocol has one.
+const AGENTS: usize = 120;
 /// The engine fills before anybody is counted.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Whoever has heard nothing long after the target is not good, however long it waits.
@@ -106,8 +109,8 @@ async fn row(before: Before, load: f64, seconds: Duration) -> Row {
     let through = through.or(haproxy.as_ref().map(|haproxy| haproxy.address));
     let callers = Callers::new(Load {
         address: through.unwrap_or(engine.address()),
-        protocol: Protocol::Http,
-        agents: 0,
+        protocol: protocol(),
+        agents: AGENTS,
         rate: capacity * load,
         warm_up: WARM_UP,
         duration: seconds,
@@ -136,6 +139,11 @@ fn gate(engine: SocketAddr) -> Gate {
     config.engine.http = EngineUrl::parse(&format!("http://{engine}")).unwrap();
     config.engine.concurrency_max = LIMIT;
     Gate::start(config).unwrap()
+}
+
+fn protocol() -> Protocol {
+    let name = std::env::var("RIME_GATE_TEST_PROTOCOL").ok();
+    name.map_or(Protocol::Http, |name| clap::ValueEnum::from_str(&name, false).unwrap())
 }
 
 /// The gate's own account of waits and refusals.
@@ -189,7 +197,7 @@ impl Haproxy {
         let limit = LIMIT.get();
         let text = format!(
             "global\n  maxconn 8000\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 1s\n  \
-             timeout client 60s\n  timeout server 60s\n  timeout queue {queue_ms}ms\n  option http-no-delay\n\
+             timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s\n  timeout queue {queue_ms}ms\n  option http-no-delay\n\
              listen gate\n  bind {address}\n  server engine {engine} maxconn {limit}\n"
         );
         std::fs::write(file.path(), text).unwrap();

@@ -1,21 +1,36 @@
 //! `rime-gate demo` in a few seconds: the file it writes, and that it shows what it claims.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 use serde_json::Value;
 
-#[test]
-fn the_demonstration_shows_more_callers_served_with_the_gate_than_without() {
+/// The table on standard output, and the file.
+fn demonstrate(protocol: &str) -> (String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("demo.json");
     let run = Command::new(env!("CARGO_BIN_EXE_rime-gate"))
-        .args(["demo", "--seconds", "10", "--json"])
+        .args(["demo", "--seconds", "10", "--protocol", protocol, "--json"])
         .arg(&file)
         .output()
         .unwrap();
     let table = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{table}{}", String::from_utf8_lossy(&run.stderr));
-    let report: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    (table, serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap())
+}
+
+#[test]
+fn the_demonstration_shows_more_callers_served_with_the_gate_than_without() {
+    // One after the other: each wants the machine for itself.
+    for protocol in ["http", "v1"] {
+        shows(protocol);
+    }
+}
+
+fn shows(protocol: &str) {
+    let (table, report) = demonstrate(protocol);
+    assert_eq!(report["protocol"], protocol);
     for phase in ["without", "with"] {
         for count in ["offered", "good", "refused", "underrun", "engine_peak"] {
             assert!(report[phase][count].is_u64(), "{phase}.{count}: {report}");

@@ -1,10 +1,12 @@
 //! Voice agents that keep a line open and take turns on it, as LiveKit and pipecat do: decides which agent speaks
-//! next. Whoever calls when all are busy is an agent more.
+//! next. A turn is its agent's own: one without a line has to get one, however many lines of others are idle. When all
+//! are busy, whoever calls is an agent more.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::call::{self, Heard, Trouble};
@@ -15,13 +17,13 @@ use super::{Protocol, grpc, v1, ws_json};
 pub(super) struct Agents {
     address: SocketAddr,
     protocol: Protocol,
-    /// Those who listen for their turn, the longest idle first.
-    idle: Mutex<VecDeque<Agent>>,
+    /// Those who wait for their turn, the longest idle first, with their lines as far as they have one.
+    idle: Mutex<VecDeque<Option<Line>>>,
 }
 
-/// One agent with its line.
+/// An agent's line.
 #[derive(Debug)]
-enum Agent {
+enum Line {
     V1(v1::Line),
     WsJson(ws_json::Line),
     Grpc(grpc::Line),
@@ -52,66 +54,63 @@ impl Agents {
 
     /// Opens the lines of the first `count` agents. Who cannot be connected now tries again at its turn.
     pub(super) async fn gather(&self, count: usize) {
-        for _ in 0..count {
-            if let Ok(Some(agent)) = self.connect().await {
-                self.rest(agent);
-            }
-        }
+        let lines = join_all((0..count).map(|_| self.connect())).await;
+        self.lock().extend(lines.into_iter().map(Result::ok));
     }
 
     /// One turn. Its clock started at `scheduled`.
     pub(super) async fn turn(&self, scheduled: Instant, text: &str) -> Heard {
-        let agent = match self.wake() {
-            Some(agent) => Ok(Some(agent)),
+        if self.protocol == Protocol::Http {
+            return call::call(self.address, scheduled, call::body(text)).await;
+        }
+        let line = self.lock().pop_front().flatten().and_then(Line::if_open);
+        let line = match line {
+            Some(line) => Ok(line),
             None => self.connect().await,
         };
-        let mut agent = match agent {
-            Ok(Some(agent)) => agent,
-            Ok(None) => return call::call(self.address, scheduled, call::body(text)).await,
-            Err(_) => return Heard::Failure,
+        let (heard, line) = match line {
+            Ok(mut line) => {
+                let Turn { heard, reusable } = line.turn(scheduled, text).await;
+                (heard, reusable.then_some(line))
+            }
+            Err(_) => (Heard::Failure, None),
         };
-        let turn = match &mut agent {
-            Agent::V1(line) => line.turn(scheduled, text).await,
-            Agent::WsJson(line) => line.turn(scheduled, text).await,
-            Agent::Grpc(line) => line.turn(scheduled, text).await,
-        };
-        if turn.reusable {
-            self.rest(agent);
-        }
-        turn.heard
+        self.lock().push_back(line);
+        heard
     }
 
-    /// A new agent, or none if the protocol keeps no line.
-    async fn connect(&self) -> Result<Option<Agent>, Trouble> {
+    async fn connect(&self) -> Result<Line, Trouble> {
         Ok(match self.protocol {
-            Protocol::Http => None,
-            Protocol::V1 => Some(Agent::V1(v1::Line::open(self.address).await?)),
-            Protocol::WsJson => Some(Agent::WsJson(ws_json::Line::open(self.address).await?)),
-            Protocol::Grpc => Some(Agent::Grpc(grpc::Line::open(self.address).await?)),
+            Protocol::Http => return Err("calls have connections of their own".into()),
+            Protocol::V1 => Line::V1(v1::Line::open(self.address).await?),
+            Protocol::WsJson => Line::WsJson(ws_json::Line::open(self.address).await?),
+            Protocol::Grpc => Line::Grpc(grpc::Line::open(self.address).await?),
         })
     }
 
-    /// The agent that has rested longest, if its line is still open.
-    fn wake(&self) -> Option<Agent> {
-        loop {
-            let mut agent = self.lock().pop_front()?;
-            let open = match &mut agent {
-                Agent::V1(line) => line.is_open(),
-                Agent::WsJson(line) => line.is_open(),
-                Agent::Grpc(_) => true,
-            };
-            if open {
-                return Some(agent);
-            }
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Option<Line>>> {
+        // Lines are whole, whatever panicked elsewhere.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    async fn turn(&mut self, scheduled: Instant, text: &str) -> Turn {
+        match self {
+            Self::V1(line) => line.turn(scheduled, text).await,
+            Self::WsJson(line) => line.turn(scheduled, text).await,
+            Self::Grpc(line) => line.turn(scheduled, text).await,
         }
     }
 
-    fn rest(&self, agent: Agent) {
-        self.lock().push_back(agent);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Agent>> {
-        // Agents are whole, whatever panicked elsewhere.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A line that was closed while its agent was silent is none.
+    fn if_open(mut self) -> Option<Self> {
+        let open = match &mut self {
+            Self::V1(line) => line.is_open(),
+            Self::WsJson(line) => line.is_open(),
+            // The channel connects anew by itself.
+            Self::Grpc(_) => true,
+        };
+        open.then_some(self)
     }
 }

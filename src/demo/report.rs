@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use serde::Serialize;
 
-use crate::callers::Tally;
+use crate::callers::{Protocol, Tally};
 
 /// What one phase came to. Fields are added, never changed.
 #[derive(Clone, Debug, Serialize)]
@@ -60,6 +60,8 @@ impl Phase {
 /// Both phases, and under what conditions. Fields are added, never changed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// How the callers asked.
+    pub protocol: Protocol,
     /// The gate's limit.
     pub limit: u32,
     /// The simulated hardware.
