@@ -44,7 +44,7 @@ pub struct Sockets {
 struct Settings {
     websocket: WebSocket,
     caller_stall_timeout: Duration,
-    protocol: websocket::Settings,
+    protocol: Arc<websocket::Settings>,
 }
 
 impl Sockets {
@@ -54,7 +54,7 @@ impl Sockets {
         let settings = Settings {
             websocket: config.websocket.clone(),
             caller_stall_timeout: config.limits.caller_stall_timeout,
-            protocol: websocket::Settings {
+            protocol: Arc::new(websocket::Settings {
                 client_buffer: config.target.client_buffer,
                 held_bytes_max: config.websocket.held_bytes_max,
                 runs_max: config.websocket.contexts_max,
@@ -63,7 +63,7 @@ impl Sockets {
                 first_byte_timeout: config.engine.first_byte_timeout,
                 stall_timeout: config.engine.stall_timeout,
                 ..websocket::Settings::default()
-            },
+            }),
         };
         Self {
             open: Arc::default(),
@@ -148,7 +148,7 @@ struct Spoken {
 
 impl Spoken {
     fn new(socket: Socket, target: &Uri, subprotocol: Option<&str>, settings: &Settings) -> Self {
-        let settings = settings.protocol.clone();
+        let settings = Arc::clone(&settings.protocol);
         let dialect = || websocket::Dialect::of(target.path(), target.query());
         match socket {
             Socket::V1 => {

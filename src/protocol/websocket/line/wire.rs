@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::super::Message;
 use super::super::reading::{Raw, Sound};
 use super::super::sentence::Piece;
+use super::super::{Message, flat};
 
 /// How a line's messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,10 @@ fn heard_json(text: &[u8]) -> (Label<'_>, Event<'_>) {
         data: Option<Raw<'a>>,
         #[serde(borrow, default, rename = "contextId")]
         label: Option<Raw<'a>>,
+    }
+    // Most messages are sound.
+    if let Some([Some(b"chunk"), Some(data), label]) = flat::strings(text, ["type", "data", "contextId"]) {
+        return (label.map(Cow::Borrowed), Event::Audio(Sound::Base64(data.into())));
     }
     let Ok(fields) = serde_json::from_slice::<Fields<'_>>(text) else { return (None, Event::Other) };
     let event = match fields.kind.as_ref().map(|kind| &*kind.0) {

@@ -19,8 +19,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::super::Message;
 use super::super::reading::{Raw, Sound};
+use super::super::{Message, flat};
 use super::Encoding;
 
 /// The context that an empty `contextId` names.
@@ -244,6 +244,13 @@ fn heard_json(text: &[u8]) -> Option<Heard<'_>> {
         done: Option<IgnoredAny>,
         cancelled: Option<IgnoredAny>,
         error: Option<IgnoredAny>,
+    }
+    // Most messages are sound. A payload beside it would be nested, and so not flat.
+    if let Some([context, snake, Some(audio)]) = flat::strings(text, ["contextId", "context_id", "audio"])
+        && (context.is_none() || snake.is_none())
+    {
+        let context = std::str::from_utf8(context.or(snake).unwrap_or_default()).ok()?;
+        return Some(Heard { context: context.into(), event: Event::Audio(Sound::Base64(audio.into())) });
     }
     let fields = serde_json::from_slice::<Fields<'_>>(text).ok()?;
     let context = match fields.context.map(|context| context.0) {

@@ -1,0 +1,155 @@
+//! Reads a JSON object that has nothing nested and nothing escaped in it, as engines write their sound. Such a string is
+//! passed over at the speed of memory; everything else is left to a real parser.
+
+use memchr::memchr2;
+
+/// The strings that a flat object has under `names`; none where a member is absent or `null`.
+///
+/// `None` where the object is not flat, is no JSON, has a name twice or something else than a string under it: then
+/// this says nothing about it. A control character in a string, which JSON forbids (RFC 8259 section 7), is not noticed.
+pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
+    let mut found = [None; N];
+    let mut seen = [false; N];
+    let mut rest = Rest(text);
+    rest.take(b'{')?;
+    loop {
+        let name = rest.string()?;
+        rest.take(b':')?;
+        let value = rest.value()?;
+        if let Some(index) = names.iter().position(|wanted| wanted.as_bytes() == name) {
+            if std::mem::replace(&mut seen[index], true) {
+                return None;
+            }
+            found[index] = match value {
+                Value::String(value) => Some(value),
+                Value::Null => None,
+                Value::Other => return None,
+            };
+        }
+        if rest.take(b',').is_none() {
+            break;
+        }
+    }
+    rest.take(b'}')?;
+    rest.trim();
+    rest.0.is_empty().then_some(found)
+}
+
+enum Value<'a> {
+    String(&'a [u8]),
+    Null,
+    /// A number or a boolean.
+    Other,
+}
+
+/// What was not read yet.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn trim(&mut self) {
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        self.trim();
+        self.0 = self.0.strip_prefix(&[byte])?;
+        Some(())
+    }
+
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.take(b'"')?;
+        let end = memchr2(b'"', b'\\', self.0)?;
+        let (string, rest) = self.0.split_at(end);
+        self.0 = rest.strip_prefix(b"\"")?;
+        Some(string)
+    }
+
+    fn value(&mut self) -> Option<Value<'a>> {
+        self.trim();
+        if self.0.first() == Some(&b'"') {
+            return self.string().map(Value::String);
+        }
+        let end =
+            self.0.iter().position(|byte| matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r'))?;
+        let (literal, rest) = self.0.split_at(end);
+        self.0 = rest;
+        let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        match literal {
+            b"null" => Some(Value::Null),
+            b"true" | b"false" => Some(Value::Other),
+            [_, ..] if literal.iter().all(number) => Some(Value::Other),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value as Json, json};
+
+    const NAMES: [&str; 3] = ["type", "data", "contextId"];
+
+    #[test]
+    fn a_flat_object_tells_its_strings_wherever_they_stand() {
+        let found = strings(
+            b" {\"data\" : \"AAAA\",\n\"type\":\"chunk\",\"n\":-1.5e3,\"x\":true,\"contextId\":null} ",
+            NAMES,
+        );
+        assert_eq!(found, Some([Some(&b"chunk"[..]), Some(b"AAAA"), None]));
+        assert_eq!(strings(br#"{"a":""}"#, ["a"]), Some([Some(&b""[..])]));
+    }
+
+    #[test]
+    fn what_is_nested_escaped_twice_or_no_json_is_left_to_a_real_parser() {
+        for text in [
+            r#"{"type":{"a":1}}"#,
+            r#"{"x":[1],"type":"chunk"}"#,
+            r#"{"type":"chu\u006ek"}"#,
+            r#"{"ty\u0070e":"chunk"}"#,
+            r#"{"type":"a","type":"b"}"#,
+            r#"{"type":1}"#,
+            r#"{"type":"a"},"#,
+            r#"{"type":"a",}"#,
+            r#"{"type":"a" "data":"b"}"#,
+            r#"{"type":nul}"#,
+            r#"{"type":}"#,
+            r#"{"type":"a"#,
+            r#"["type"]"#,
+            "{}",
+            "",
+        ] {
+            assert_eq!(strings(text.as_bytes(), NAMES), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_it_tells_is_what_serde_tells(
+            members in prop::collection::vec(
+                (prop::sample::select(vec!["type", "data", "contextId", "other", "o\"dd"]), 0..6, "[a-z\"\\\\{}:, é]{0,6}"),
+                1..5,
+            ),
+            spaced in any::<bool>(),
+        ) {
+            let value = |kind: i32, text: &str| match kind {
+                0 => Json::Null,
+                1 => json!(1.5),
+                2 => json!({"type": text}),
+                _ => json!(text),
+            };
+            let object: Map<String, Json> =
+                members.iter().map(|(name, kind, text)| ((*name).to_owned(), value(*kind, text))).collect();
+            let text = if spaced { serde_json::to_vec_pretty(&object) } else { serde_json::to_vec(&object) }.unwrap();
+            if let Some(found) = strings(&text, NAMES) {
+                for (name, found) in NAMES.into_iter().zip(found) {
+                    let expected = object.get(name).and_then(Json::as_str).map(str::as_bytes);
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
+    }
+}
