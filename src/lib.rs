@@ -26,6 +26,12 @@
 //! clock: this starts a synthesis, so ask for a slot and hold what follows; this is sound, so time it; this ends one, so give the
 //! slot back. Steps 4 and 6 are then as above, for each synthesis of its own.
 //!
+//! # The life of a gRPC call
+//!
+//! As a request's, in rooms of its own: [`protocol::grpc`] tells by the path what a call is, [`relay::grpc`] waits for the
+//! message, or for the first text that can be spoken, [`engine::grpc`] keeps HTTP/2 connections and opens a stream on one.
+//! No message is re-encoded. The slot is back with the engine's trailers.
+//!
 //! # The words
 //!
 //! | word | meaning |

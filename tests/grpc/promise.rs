@@ -75,7 +75,7 @@ async fn any_crowd_keeps_the_promise(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let limit = random.random_range(1..12);
     let faults = Faults { error_rate: 0.05, cut_rate: 0.05, stall_rate: 0.02, ..Faults::default() };
-    let faults = if seed % 2 == 0 { Faults::default() } else { faults };
+    let faults = if seed.is_multiple_of(2) { Faults::default() } else { faults };
     let cancel_delay = Duration::from_millis(random.random_range(0..30));
     let engine =
         engine(Settings { seed, faults, cancel_delay, early_head: random.random_bool(0.5), ..fast() }).await;
