@@ -84,7 +84,11 @@ pub(crate) fn status(gate: &Gate) -> Status {
 
 /// The value of a gauge without regard to its labels.
 pub(crate) fn gauge(gate: &Gate, name: &str) -> f64 {
-    let metrics = gate.control().metrics();
+    gauge_in(&gate.control().metrics(), name)
+}
+
+/// The same, in an exposition.
+pub(crate) fn gauge_in(metrics: &str, name: &str) -> f64 {
     let values = metrics.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
     });
@@ -186,6 +190,11 @@ impl Wire {
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon("sending", self.stream.write_all(bytes.as_ref())).await.unwrap();
+    }
+
+    /// The connection, and what was read of it and not asked for.
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.buffer)
     }
 
     /// Sends as far as the other end lets it.

@@ -5,5 +5,6 @@
 mod common;
 mod edge;
 mod promise;
+mod promise_sockets;
 mod relay;
 mod sockets;

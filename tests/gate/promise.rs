@@ -48,7 +48,7 @@ enum Leaves {
 
 /// One caller's life, all of it decided before it begins.
 #[derive(Clone, Copy, Debug)]
-struct Caller {
+pub(crate) struct Caller {
     arrives: Duration,
     characters: usize,
     leaves: Leaves,
@@ -57,7 +57,7 @@ struct Caller {
 }
 
 impl Caller {
-    fn random(random: &mut StdRng) -> Self {
+    pub(crate) fn random(random: &mut StdRng) -> Self {
         let leaves = match random.random_range(0..12) {
             0 => Leaves::InItsHead,
             1 => Leaves::InItsBody,
@@ -76,7 +76,7 @@ impl Caller {
         }
     }
 
-    async fn live(self, gate: SocketAddr, shared: Option<SendRequest<Full<Bytes>>>) {
+    pub(crate) async fn live(self, gate: SocketAddr, shared: Option<SendRequest<Full<Bytes>>>) {
         sleep(self.arrives).await;
         match (self.leaves, shared) {
             (Leaves::InItsHead | Leaves::InItsBody, _) | (_, None) => self.http1(gate).await,

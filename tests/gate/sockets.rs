@@ -74,7 +74,7 @@ impl Socket {
     }
 }
 
-fn upgrade(method: &str, target: &str, more: &str) -> String {
+pub(crate) fn upgrade(method: &str, target: &str, more: &str) -> String {
     format!(
         "{method} {target} HTTP/1.1\r\nHost: gate\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
