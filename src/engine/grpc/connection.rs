@@ -29,6 +29,9 @@ const HEAD_BYTES_MAX: u32 = 65_536;
 /// What is sent of one call before the engine has made room for it.
 const SEND_BYTES_MAX: usize = 65_536;
 
+/// Cancelled calls that are remembered for a second, so that what the engine still sends of them is passed over quietly.
+const CANCELLED_KEPT_MAX: usize = 1_024;
+
 /// While calls are under way, how often the engine is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -76,6 +79,10 @@ pub(super) async fn open(stream: TcpStream) -> Result<Arc<Connection>, h2::Error
         .max_frame_size(FRAME_BYTES_MAX)
         .max_header_list_size(HEAD_BYTES_MAX)
         .max_send_buffer_size(SEND_BYTES_MAX)
+        // What the engine had under way when a call was cancelled is no offence, and it is never forgiven: with the
+        // default, a thousand interruptions would end the connection and every call on it.
+        .max_local_error_reset_streams(None)
+        .max_concurrent_reset_streams(CANCELLED_KEPT_MAX)
         .handshake::<_, Bytes>(stream)
         .await?;
     let calls = Arc::new(Calls {
