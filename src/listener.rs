@@ -133,12 +133,8 @@ where
         let _ = stream.try_write(TOO_MANY);
         return;
     };
-    let serving =
-        connection::serve(stream, peer, service.clone(), Arc::clone(&doorway.limits), doorway.drain.clone());
-    doorway.tasks.spawn(async move {
-        let _place = place;
-        serving.await;
-    });
+    let (limits, drain) = (Arc::clone(&doorway.limits), doorway.drain.clone());
+    doorway.tasks.spawn(connection::serve(place, stream, peer, service.clone(), limits, drain));
 }
 
 /// Whether an accept failed for the connection's own sake, so that the next one may succeed at once (accept(2)).

@@ -4,6 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rime_gate::cli::{self, Cli, WRONG_USE};
+use tikv_jemallocator::Jemalloc;
+
+// Thousands of streams whose buffers are mostly empty: it keeps them apart, so that what is empty takes no memory, and
+// it is the quicker one for a request as well.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -226,3 +226,80 @@ impl Wake for Bell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (engine, _) = listener.accept().await.unwrap();
+        (Connection::open(stream).await.unwrap(), engine)
+    }
+
+    fn request() -> Request<SendBody> {
+        Request::get("/").header("host", "engine").body(SendBody::Whole(None)).unwrap()
+    }
+
+    #[test]
+    fn a_bell_wakes_its_task_unless_the_task_is_at_it() {
+        let woken = Arc::new(Woken::default());
+        let bell = Arc::new(Bell::default());
+        bell.begin(&Waker::from(Arc::clone(&woken)));
+        bell.wake_by_ref();
+        bell.heed();
+        assert!(!bell.end(), "what rang before it was heeded is seen to");
+        bell.begin(&Waker::from(Arc::clone(&woken)));
+        bell.wake_by_ref();
+        assert!(bell.end(), "what rang after it was heeded is told");
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        bell.wake_by_ref();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_is_found_closed_when_it_is_looked_at() {
+        let (mut connection, engine) = pair().await;
+        assert!(!connection.is_closed());
+        drop(engine);
+        while !connection.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exchange_that_is_dropped_closes_its_connection_at_that_moment() {
+        let (mut connection, mut engine) = pair().await;
+        connection.send(request(), Instant::now() + std::time::Duration::from_secs(10));
+        assert!(connection.poll_answer(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(connection);
+        let mut seen = Vec::new();
+        engine.read_to_end(&mut seen).await.unwrap();
+        assert!(seen.starts_with(b"GET / HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_met_a_closed_connection_comes_back_unsent() {
+        let (mut connection, mut engine) = pair().await;
+        engine.shutdown().await.unwrap();
+        while !connection.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        connection.send(request(), Instant::now() + std::time::Duration::from_secs(10));
+        let answered = std::future::poll_fn(|cx| connection.poll_answer(cx)).await;
+        assert!(matches!(answered, Err(Unanswered::Unsent(..))));
+    }
+}

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
 
+use super::Place;
 use super::turn::{Streams, Turn};
 use super::watch::{Serving, Verdict, Watch, Watchdog};
 use crate::config::Limits;
@@ -57,12 +58,13 @@ const HTTP2_PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(
 /// How long a connection that has been silent for too long may take to say goodbye.
 const GOODBYE: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Serves one connection to its end.
+/// Serves one connection to its end, and keeps its place for as long.
 ///
 /// # Cancel safety
 ///
 /// Dropping it closes the connection; requests on it are dropped, and give back what they hold.
 pub(super) async fn serve<S, B>(
+    _place: Place,
     stream: TcpStream,
     peer: SocketAddr,
     service: S,
