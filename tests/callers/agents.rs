@@ -70,8 +70,8 @@ struct Day {
 
 impl Day {
     #[track_caller]
-    fn begins(script: &str, transport: &str) -> Self {
-        let engine = Engine::start(PACED);
+    fn begins(script: &str, transport: &str, engine: &[&str]) -> Self {
+        let engine = Engine::start(&[PACED, engine].concat());
         let arguments = ["--concurrency-max", "1", "--queue-wait-max", "20s", "--queue-max", "1"];
         let gate = Gate::start(&engine, &arguments);
         let seconds = seconds(&engine);
@@ -99,16 +99,41 @@ impl Day {
         }
     }
 
-    /// A long turn that is interrupted holds the slot no longer: the next turn is heard.
+    /// A turn that is interrupted by its caller; the next turn is heard.
     #[track_caller]
-    fn an_interruption(&mut self) {
-        let text = "This sentence is one of many. ".repeat(33);
+    fn a_turn_cut_short(&mut self, text: &str) {
         self.agent.0.hears(&format!("interrupt {text}"));
         let turn = self.agent.end_of_turn();
         assert!(turn["frames"].as_u64().unwrap() >= 1, "{turn}");
         assert_eq!(turn["errors"].as_array().map(Vec::len), Some(0), "{turn}");
         self.agent.turn_with_audio(self.seconds);
+    }
+
+    /// A long turn that is interrupted holds the slot no longer.
+    #[track_caller]
+    fn an_interruption(&mut self) {
+        self.a_turn_cut_short(&"This sentence is one of many. ".repeat(33));
         eventually("the engine has stopped", || self.engine.count("/syntheses/cancelled") == 1);
+    }
+
+    /// A turn that is interrupted while it waits. `told`: the gate hears of it.
+    #[track_caller]
+    fn an_interrupted_wait(&mut self, told: bool) {
+        let before = self.engine.count("/syntheses/total");
+        let call = long_call(&self.engine, &self.gate);
+        self.agent.0.hears(&format!("leave {TEXT}"));
+        eventually("the turn waits", || self.gate.status("waiting") == 1.0);
+        self.agent.0.hears("stop");
+        let turn = self.agent.end_of_turn();
+        assert_eq!((&turn["frames"], &turn["usable"]), (&0.into(), &true.into()), "{turn}");
+        if told {
+            eventually("nobody waits", || self.gate.status("waiting") == 0.0);
+            assert_eq!(self.engine.count("/syntheses/total") - before, 1, "the long call and nothing else");
+            hang_up(call, &self.gate);
+        } else {
+            call.kill();
+        }
+        self.agent.turn_with_audio(self.seconds);
     }
 
     /// A turn that waits for its slot.
@@ -163,10 +188,12 @@ impl Day {
 /// LiveKit's plugin raises an error that has the status of the last of its four tries.
 #[track_caller]
 fn livekit(transport: &str, socket: Option<&str>, status: &Value) {
-    let mut day = Day::begins("livekit_turns.py", transport);
+    let mut day = Day::begins("livekit_turns.py", transport, &[]);
     day.many_turns(socket);
     day.an_interruption();
     day.a_wait();
+    // On the legacy socket the plugin says nothing, and leaves the socket open until its next turn.
+    day.an_interrupted_wait(transport != "ws3");
     for turn in day.refusals(1, 4) {
         assert_eq!(turn["errors"].as_array().map(Vec::len), Some(1), "{turn}");
         assert_eq!(turn["status"], *status, "{turn}");
@@ -178,10 +205,11 @@ fn livekit(transport: &str, socket: Option<&str>, status: &Value) {
 /// It connects again by itself, some four seconds after an attempt that failed; a turn before that would be silent.
 #[track_caller]
 fn pipecat(transport: &str, socket: Option<&str>, error: &str) {
-    let mut day = Day::begins("pipecat_turns.py", transport);
+    let mut day = Day::begins("pipecat_turns.py", transport, &[]);
     day.many_turns(socket);
     day.an_interruption();
     day.a_wait();
+    day.an_interrupted_wait(true);
     for turn in day.refusals(2, 1) {
         assert_eq!(turn["errors"][0], error, "{turn}");
     }
@@ -191,10 +219,14 @@ fn pipecat(transport: &str, socket: Option<&str>, error: &str) {
 /// `ws` does nothing by itself: what it hears is what was said.
 #[track_caller]
 fn node(transport: &str, socket: &str) {
-    let mut day = Day::begins("node_turns.cjs", transport);
+    let mut day = Day::begins("node_turns.cjs", transport, &[]);
     day.many_turns(Some(socket));
     day.an_interruption();
     day.a_wait();
+    if transport != "ws3" {
+        // A legacy socket tells nothing of a `clear`.
+        day.an_interrupted_wait(true);
+    }
     for turn in day.refusals(2, 1) {
         assert_eq!(turn["errors"], serde_json::json!(["Currently at synthesis limit, queue full"]), "{turn}");
     }
@@ -230,6 +262,18 @@ fn pipecat_on_http_is_heard_after_all_that_a_day_brings() {
 #[test]
 fn pipecat_on_ws3_is_heard_after_all_that_a_day_brings() {
     pipecat("ws3", Some("ws-json"), "Error: Currently at synthesis limit, queue full");
+}
+
+#[test]
+fn pipecat_on_ws3_is_heard_after_an_interruption_whatever_a_clear_does() {
+    for on_clear in ["stop-done", "stop", "play-on"] {
+        let mut day = Day::begins("pipecat_turns.py", "ws3", &["--on-clear", on_clear]);
+        // Where it plays on, the next turn waits for its end, and must not wait for long.
+        day.a_turn_cut_short(&TEXT.repeat(2));
+        day.a_turn_cut_short(&TEXT.repeat(2));
+        assert_eq!(day.engine.count("/sockets/ws-json/total"), 1, "{on_clear}");
+        day.ends();
+    }
 }
 
 #[test]

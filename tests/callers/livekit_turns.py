@@ -30,28 +30,35 @@ def stream(tts: rime.TTS, text: str):
     return stream
 
 
-async def turn(tts: rime.TTS, text: str, interrupt: bool) -> Heard:
-    heard = Heard()
+async def listen(sound, heard: Heard) -> None:
+    async for event in sound:
+        heard.audio(event.frame.duration)
+
+
+async def turn(tts: rime.TTS, text: str, heard: Heard, interrupted: asyncio.Event) -> None:
     try:
         # An agent that is interrupted closes its stream, as the end of this block does.
         async with stream(tts, text) as sound:
-            async for event in sound:
-                heard.audio(event.frame.duration)
-                if interrupt:
-                    break
+            listening = asyncio.create_task(listen(sound, heard))
+            leaving = asyncio.create_task(interrupted.wait())
+            await asyncio.wait((listening, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                listening.cancel()
+                return
+            leaving.cancel()
+            await listening
     except APIError as error:
         # The library raises what the last try raised, or an error that names it as its cause.
         cause = error.__cause__ or error
         heard.errors.append(type(error).__name__)
         heard.status = getattr(cause, "status_code", getattr(error, "status_code", None))
-    return heard
 
 
 async def main(transport: str, address: str) -> None:
     logging.disable(logging.CRITICAL)
     async with http_context.open():
         tts = voice(transport, address)
-        await speak(lambda text, interrupt: turn(tts, text, interrupt))
+        await speak(lambda *told: turn(tts, *told))
         await tts.aclose()
 
 

@@ -83,12 +83,18 @@ async function main() {
   if (socket.extensions !== '') throw new Error(`agreed on ${socket.extensions}`);
   console.log('ready');
   let turns = 0;
-  for await (const line of readline.createInterface({ input: process.stdin })) {
-    const [verb, ...words] = line.split(' ');
+  const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+  for (let line = await lines.next(); !line.done; line = await lines.next()) {
+    const [verb, ...words] = line.value.split(' ');
     if (socket.readyState !== WebSocket.OPEN) socket = await opened();
     turns += 1;
-    const heard = await spoken(socket, `turn ${turns}`, words.join(' '), verb === 'interrupt');
-    console.log(JSON.stringify(heard));
+    const contextId = `turn ${turns}`;
+    const heard = spoken(socket, contextId, words.join(' '), verb === 'interrupt');
+    if (verb === 'leave') {
+      await lines.next();
+      socket.send(JSON.stringify(wire.stop(contextId)));
+    }
+    console.log(JSON.stringify(await heard));
   }
   socket.close();
 }

@@ -69,28 +69,35 @@ def voice(transport: str, address: str, session: aiohttp.ClientSession) -> TTSSe
 
 
 async def turn(
-    worker: PipelineWorker, service: TTSService, ear: asyncio.Queue, text: str, interrupt: bool
-) -> Heard:
-    heard = Heard()
+    worker: PipelineWorker,
+    service: TTSService,
+    ear: asyncio.Queue,
+    text: str,
+    heard: Heard,
+    interrupted: asyncio.Event,
+) -> None:
+    async def interrupt() -> None:
+        await interrupted.wait()
+        await worker.queue_frame(InterruptionFrame())
+
     # Errors between two turns, as of a connection that is lost, are no turn's.
     while not ear.empty():
         ear.get_nowait()
     # Of an earlier turn, one may come that an interruption overtook.
     mark = TurnOver()
     await worker.queue_frames([TTSSpeakFrame(text), mark])
+    interrupting = asyncio.create_task(interrupt())
     over = False
     while not over:
         frame = await asyncio.wait_for(ear.get(), TURN_SECONDS_MAX)
         if isinstance(frame, TTSAudioRawFrame):
             heard.audio(len(frame.audio) / (2 * frame.sample_rate))
-            if interrupt and heard.frames == 1:
-                await worker.queue_frame(InterruptionFrame())
         elif isinstance(frame, ErrorFrame):
             heard.errors.append(frame.error)
         else:
             over = frame is mark or isinstance(frame, InterruptionFrame)
+    interrupting.cancel()
     heard.usable = service.is_usable
-    return heard
 
 
 async def main(transport: str, address: str) -> None:
@@ -113,7 +120,7 @@ async def main(transport: str, address: str) -> None:
 
         async def turns():
             await started.wait()
-            await speak(lambda text, interrupt: turn(worker, service, ear, text, interrupt))
+            await speak(lambda *told: turn(worker, service, ear, *told))
             await worker.queue_frame(EndFrame())
 
         runner = WorkerRunner()
