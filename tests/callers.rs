@@ -1,15 +1,19 @@
 //! Real callers, through the gate to an engine, all started as a user starts them: curl, Rime's armchair, LiveKit's
-//! plugin and pipecat's service. The engine's own count is the witness. `tests/install` brings the callers.
+//! plugin and pipecat's services on every transport that they have, and Node's `ws`. The engine's own count is the
+//! witness. `tests/install` brings the callers.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "callers/agents.rs"]
+mod agents;
+#[path = "callers/armchair.rs"]
+mod armchair;
 mod running;
 
 use std::fs;
 use std::process::Command;
 
-use running::{Engine, Gate, Running, eventually, get, installed, output, program};
-use serde_json::Value;
+use running::{Engine, Gate, Running, eventually, get, output, program};
 
 const TEXT: &str = "Hello there, this is a turn of some words.";
 /// An engine whose TTFB and RTF are a real one's: about 110 ms and 0.3.
@@ -71,6 +75,16 @@ fn end(engine: Engine, gate: Gate) {
     assert_eq!(engine.process.terminate(), Some(0));
 }
 
+/// Nothing is left over, and nothing runs or waits for nobody.
+#[track_caller]
+fn assert_at_rest(engine: &Engine, gate: &Gate) {
+    eventually("every slot is back", || gate.status("running") == 0.0 && gate.status("waiting") == 0.0);
+    eventually("the engine is idle", || engine.count("/syntheses/running") == 0);
+    for socket in ["v1", "ws-json"] {
+        eventually("every socket is closed", || engine.count(&format!("/sockets/{socket}/open")) == 0);
+    }
+}
+
 /// A metric's samples that have `labels`, added up.
 fn metric(gate: &Gate, name: &str, labels: &str) -> f64 {
     let text = get(gate.metrics, "/metrics");
@@ -129,187 +143,6 @@ fn curl_hears_the_beginning_while_the_engine_still_speaks_and_may_hang_up() {
     hang_up(call, &gate);
     eventually("the engine has stopped", || engine.count("/syntheses/cancelled") == 1);
     assert_eq!(metric(&gate, "rime_gate_requests_total", r#"outcome="caller_gone""#), 1.0);
-    end(engine, gate);
-}
-
-/// What armchair sums up, after as many simultaneous requests.
-#[derive(Debug, PartialEq)]
-struct Summary {
-    total: u32,
-    success: u32,
-    lines: String,
-}
-
-#[track_caller]
-fn armchair(gate: &Gate, callers: u32) -> Summary {
-    let url = format!("http://{}/", gate.address);
-    let mut command = Command::new(installed("bin/armchair"));
-    command.args(["--url", &url, "--token", "none", "--text", TEXT, "--session-rate", "1000"]);
-    let output = output(command.args(["--requests-per-session", "1", "--concurrency", &callers.to_string()]));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{lines}");
-    // "total: 4 success: 4 (100.0%)"
-    let words: Vec<_> = lines.lines().find(|line| line.starts_with("total:")).unwrap().split(' ').collect();
-    let [_, total, _, success, ..] = words[..] else { panic!("{lines}") };
-    Summary { total: total.parse().unwrap(), success: success.parse().unwrap(), lines }
-}
-
-#[test]
-fn armchair_is_served_in_full_up_to_the_limit_and_finds_real_audio() {
-    let engine = Engine::start(PACED);
-    let gate = Gate::start(&engine, &["--concurrency-max", "4"]);
-    let summary = armchair(&gate, 4);
-    assert_eq!((summary.total, summary.success), (4, 4), "{}", summary.lines);
-    // One line a request: "[0: 1] status=200 ttfb=125ms elapsed=1.14s audio=3.00s rtf=0.340 bytes=144044 underrun=false"
-    let requests: Vec<_> = summary.lines.lines().filter(|line| line.contains("status=200")).collect();
-    assert_eq!(requests.len(), 4, "{}", summary.lines);
-    let audio = format!("audio={:.2}s", seconds(&engine));
-    assert!(requests.iter().all(|line| line.contains(&audio)), "no {audio} in {}", summary.lines);
-    assert_eq!(engine.count("/syntheses/peak"), 4);
-    assert_eq!(metric(&gate, "rime_gate_rtf_ratio_count", ""), 4.0);
-    end(engine, gate);
-}
-
-#[test]
-fn armchair_above_the_limit_waits_its_turn_when_the_queue_allows_it() {
-    let engine = Engine::start(PACED);
-    let gate = Gate::start(&engine, &["--concurrency-max", "2", "--queue-wait-max", "20s"]);
-    let summary = armchair(&gate, 4);
-    assert_eq!((summary.total, summary.success), (4, 4), "{}", summary.lines);
-    assert_eq!((engine.count("/syntheses/peak"), engine.count("/syntheses/total")), (2, 4));
-    end(engine, gate);
-}
-
-#[test]
-fn armchair_above_the_limit_is_refused_cleanly_when_the_gate_rejects() {
-    let engine = Engine::start(PACED);
-    let gate = Gate::start(&engine, &["--concurrency-max", "2", "--set", "admission.when_full=reject"]);
-    let summary = armchair(&gate, 4);
-    let refused = u32::try_from(summary.lines.matches("status=429").count()).unwrap();
-    assert!(refused >= 1 && summary.success + refused == 4, "{}", summary.lines);
-    let counted = metric(&gate, "rime_gate_refusals_total", r#"reason="limit_reached""#);
-    assert_eq!(counted, f64::from(refused));
-    assert_eq!(engine.count("/syntheses/peak"), 2);
-    assert_eq!(engine.count("/syntheses/total"), u64::from(summary.success));
-    end(engine, gate);
-}
-
-/// A Python caller that speaks what it is told.
-struct Caller(Running);
-
-impl Caller {
-    #[track_caller]
-    fn start(name: &str, gate: &Gate) -> Self {
-        let mut command = Command::new(installed("python/bin/python"));
-        // The test's own directory stays as it is.
-        command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("RIME_API_KEY");
-        command.arg(format!("{}/tests/callers/{name}_turns.py", env!("CARGO_MANIFEST_DIR")));
-        let mut caller = Running::start(command.args([&format!("http://{}/", gate.address), "coda"]));
-        caller.says("ready");
-        Self(caller)
-    }
-
-    /// Begins a turn.
-    #[track_caller]
-    fn begin(&mut self) {
-        self.0.hears(TEXT);
-    }
-
-    /// What became of the turn.
-    #[track_caller]
-    fn end_of_turn(&mut self) -> Value {
-        serde_json::from_str(&self.0.says("{")).unwrap()
-    }
-
-    /// One turn.
-    #[track_caller]
-    fn turn(&mut self) -> Value {
-        self.begin();
-        self.end_of_turn()
-    }
-
-    /// A turn in which everything is heard.
-    #[track_caller]
-    fn turn_with_audio(&mut self, seconds: f64) {
-        self.begin();
-        self.end_of_turn_with_audio(seconds);
-    }
-
-    /// Everything was heard, and there was no error.
-    #[track_caller]
-    fn end_of_turn_with_audio(&mut self, seconds: f64) {
-        let turn = self.end_of_turn();
-        assert!(turn["frames"].as_u64().unwrap() > 1, "{turn}");
-        let heard = turn["seconds"].as_f64().unwrap();
-        assert!((heard - seconds).abs() < 0.001, "{heard} s instead of {seconds} s: {turn}");
-        assert!(turn["error"].is_null() && turn["errors"].as_array().is_none_or(Vec::is_empty), "{turn}");
-    }
-
-    #[track_caller]
-    fn end(self) {
-        assert_eq!(self.0.ends(), Some(0));
-    }
-}
-
-#[test]
-fn livekit_hears_its_turn_retries_a_refusal_and_hears_the_next() {
-    let engine = Engine::start(PACED);
-    let gate = Gate::start(&engine, &["--concurrency-max", "1", "--set", "admission.when_full=reject"]);
-    let seconds = seconds(&engine);
-    let mut livekit = Caller::start("livekit", &gate);
-    livekit.turn_with_audio(seconds);
-
-    let call = long_call(&engine, &gate);
-    let refused = livekit.turn();
-    assert_eq!(refused["frames"], 0, "{refused}");
-    assert_eq!((&refused["error"], &refused["status"]), (&"APIStatusError".into(), &429.into()), "{refused}");
-    // The first try and three more.
-    assert_eq!(metric(&gate, "rime_gate_refusals_total", r#"reason="limit_reached""#), 4.0);
-    hang_up(call, &gate);
-
-    livekit.turn_with_audio(seconds);
-    livekit.end();
-    assert_eq!(engine.count("/syntheses/peak"), 1);
-    end(engine, gate);
-}
-
-#[test]
-fn pipecat_hears_its_turn_is_silent_in_a_refused_one_and_hears_the_next() {
-    let engine = Engine::start(PACED);
-    let gate = Gate::start(&engine, &["--concurrency-max", "1", "--set", "admission.when_full=reject"]);
-    let seconds = seconds(&engine);
-    let mut pipecat = Caller::start("pipecat", &gate);
-    pipecat.turn_with_audio(seconds);
-
-    let call = long_call(&engine, &gate);
-    let refused = pipecat.turn();
-    assert_eq!((&refused["frames"], &refused["ended"]), (&0.into(), &true.into()), "{refused}");
-    assert_eq!(refused["errors"][0], "Rime TTS error: HTTP 429", "{refused}");
-    assert_eq!(metric(&gate, "rime_gate_refusals_total", r#"reason="limit_reached""#), 1.0);
-    hang_up(call, &gate);
-
-    pipecat.turn_with_audio(seconds);
-    pipecat.end();
-    assert_eq!(engine.count("/syntheses/peak"), 1);
-    end(engine, gate);
-}
-
-#[test]
-fn livekit_and_pipecat_wait_for_a_slot_and_hear_their_turn() {
-    let engine = Engine::start(PACED);
-    let gate = Gate::start(&engine, &["--concurrency-max", "1", "--queue-wait-max", "20s"]);
-    let seconds = seconds(&engine);
-    for name in ["livekit", "pipecat"] {
-        let mut caller = Caller::start(name, &gate);
-        let call = long_call(&engine, &gate);
-        caller.begin();
-        eventually("one waits", || gate.status("waiting") == 1.0);
-        call.kill();
-        caller.end_of_turn_with_audio(seconds);
-        caller.end();
-    }
-    assert_eq!(metric(&gate, "rime_gate_refusals_total", ""), 0.0);
-    assert_eq!(engine.count("/syntheses/peak"), 1);
     end(engine, gate);
 }
 

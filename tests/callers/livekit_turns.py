@@ -1,47 +1,64 @@
-"""Speaks each line of standard input with LiveKit's Rime plugin over HTTP; prints one JSON line a turn.
-
-Usage: livekit_turns.py URL MODEL
-"""
+"""Speaks turns with LiveKit's Rime plugin. Usage: livekit_turns.py http|ws3|v1|v1-json ADDRESS"""
 
 import asyncio
-import json
 import logging
 import sys
-import time
 
 from livekit.agents import APIError
 from livekit.agents.utils import http_context
 from livekit.plugins import rime
+from turns import Heard, speak
 
 
-async def turn(tts: rime.TTS, text: str) -> dict:
-    began = time.monotonic()
-    heard = {"frames": 0, "seconds": 0.0, "first": None, "error": None, "status": None}
+def voice(transport: str, address: str) -> rime.TTS:
+    match transport:
+        case "http":
+            return rime.TTS(base_url=f"http://{address}/", model="coda", api_key="none")
+        case "ws3":
+            return rime.TTS(base_url=f"ws://{address}", model="coda", api_key="none")
+    protocol = "json" if transport == "v1-json" else "binary"
+    url = f"ws://{address}/ws"
+    return rime.TTS(websocket_url=url, websocket_protocol=protocol, model="coda", api_key="none")
+
+
+def stream(tts: rime.TTS, text: str):
+    if not tts.capabilities.streaming:
+        return tts.synthesize(text)
+    stream = tts.stream()
+    stream.push_text(text)
+    stream.end_input()
+    return stream
+
+
+async def listen(sound, heard: Heard) -> None:
+    async for event in sound:
+        heard.audio(event.frame.duration)
+
+
+async def turn(tts: rime.TTS, text: str, heard: Heard, interrupted: asyncio.Event) -> None:
     try:
-        async with tts.synthesize(text) as stream:
-            async for event in stream:
-                if heard["first"] is None:
-                    heard["first"] = time.monotonic() - began
-                heard["frames"] += 1
-                heard["seconds"] += event.frame.duration
+        # An agent that is interrupted closes its stream, as the end of this block does.
+        async with stream(tts, text) as sound:
+            listening = asyncio.create_task(listen(sound, heard))
+            leaving = asyncio.create_task(interrupted.wait())
+            await asyncio.wait((listening, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                listening.cancel()
+                return
+            leaving.cancel()
+            await listening
     except APIError as error:
-        heard["error"] = type(error).__name__
-        heard["status"] = getattr(error, "status_code", None)
         # The library raises what the last try raised, or an error that names it as its cause.
-        cause = error.__cause__
-        if heard["status"] in (None, -1) and cause is not None:
-            heard["status"] = getattr(cause, "status_code", None)
-    heard["took"] = time.monotonic() - began
-    return heard
+        cause = error.__cause__ or error
+        heard.errors.append(type(error).__name__)
+        heard.status = getattr(cause, "status_code", getattr(error, "status_code", None))
 
 
-async def main(url: str, model: str) -> None:
+async def main(transport: str, address: str) -> None:
     logging.disable(logging.CRITICAL)
     async with http_context.open():
-        tts = rime.TTS(base_url=url, model=model, api_key="none")
-        print("ready", flush=True)
-        while text := await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(await turn(tts, text.strip())), flush=True)
+        tts = voice(transport, address)
+        await speak(lambda *told: turn(tts, *told))
         await tts.aclose()
 
 

@@ -432,6 +432,24 @@ fn closing_ends_every_run_with_whose_fault_it_was() {
 }
 
 #[test]
+fn each_context_is_told_once_that_the_engine_is_gone() {
+    let mut bench = Bench::new();
+    bench.speaking("a");
+    asked(&bench.caller(&start("b")));
+    bench.session.engine_closed(bench.now, &mut bench.out);
+    let told = to_caller(&bench.wants());
+    assert_eq!(told.len(), 2, "{told:?}");
+    for context in [r#""contextId":"a""#, r#""contextId":"b""#] {
+        let of_it = told.iter().filter(|message| message.contains(context));
+        assert_eq!(
+            of_it.filter(|message| message.contains(r#""kind":"unavailable""#)).count(),
+            1,
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn ttfb_counts_from_the_first_text_that_can_be_spoken() {
     let mut bench = Bench::new();
     let run = asked(&bench.caller(&start("a")));
