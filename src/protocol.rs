@@ -1,6 +1,7 @@
 //! Decides what a request is, from its head and from the three body fields that metering needs. Never rewrites
 //! a byte of it, never waits.
 
+mod flat;
 pub mod grpc;
 pub mod headers;
 pub mod websocket;
@@ -149,6 +150,24 @@ impl<'a> Speech<'a> {
     /// the gate, judges a body.
     #[must_use]
     pub fn from_json(body: &'a [u8]) -> Self {
+        let flat = flat::members(body, ["modelId", "samplingRate", "audioFormat"]);
+        flat.and_then(Self::from_members).unwrap_or_else(|| Self::from_any_json(body))
+    }
+
+    /// `None` where the rate needs a real parser.
+    fn from_members([model, rate, format]: [Option<flat::Value<'a>>; 3]) -> Option<Self> {
+        let text = |value: Option<flat::Value<'a>>| match value {
+            Some(flat::Value::String(text)) => std::str::from_utf8(text).ok(),
+            _ => None,
+        };
+        let rate = match rate {
+            Some(flat::Value::Number(digits)) => Some(std::str::from_utf8(digits).ok()?.parse::<u32>().ok()?),
+            rate => text(rate).and_then(|text| text.parse().ok()),
+        };
+        Some(Self { model: text(model).map(Cow::Borrowed), rate, format: text(format).map(Cow::Borrowed) })
+    }
+
+    fn from_any_json(body: &'a [u8]) -> Self {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow, default, rename = "modelId")]

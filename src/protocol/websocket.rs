@@ -6,7 +6,6 @@
 //! writes itself are refusals and confirmations. Nothing that an engine could take for the start of a synthesis
 //! leaves a session before that synthesis was [`granted`](Session::granted).
 
-mod flat;
 mod line;
 mod reading;
 mod sentence;

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::super::Message;
 use super::super::reading::{Raw, Sound};
 use super::super::sentence::Piece;
-use super::super::{Message, flat};
+use crate::protocol::flat;
 
 /// How a line's messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

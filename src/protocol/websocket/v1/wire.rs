@@ -19,9 +19,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::super::Message;
 use super::super::reading::{Raw, Sound};
-use super::super::{Message, flat};
 use super::Encoding;
+use crate::protocol::flat;
 
 /// The context that an empty `contextId` names.
 const DEFAULT_CONTEXT: &str = "default";

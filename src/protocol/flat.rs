@@ -1,13 +1,27 @@
-//! Reads a JSON object that has nothing nested and nothing escaped in it, as engines write their sound. Such a string is
-//! passed over at the speed of memory; everything else is left to a real parser.
+//! Reads a JSON object that has nothing nested and nothing escaped in it, as engines write their sound and most callers
+//! their text. Such a string is passed over at the speed of memory; everything else is left to a real parser.
 
 use memchr::memchr2;
 
-/// The strings that a flat object has under `names`; none where a member is absent or `null`.
+/// A member's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// A string's bytes, without its quotes.
+    String(&'a [u8]),
+    /// A number, as it stands there.
+    Number(&'a [u8]),
+    /// `true` or `false`.
+    Boolean,
+}
+
+/// The members that a flat object has under `names`; none where one is absent or `null`.
 ///
-/// `None` where the object is not flat, is no JSON, has a name twice or something else than a string under it: then
-/// this says nothing about it. A control character in a string, which JSON forbids (RFC 8259 section 7), is not noticed.
-pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
+/// `None` where the object is not flat, is no JSON or has a name twice: then this says nothing about it. A control
+/// character in a string, which JSON forbids (RFC 8259 section 7), is not noticed.
+pub(super) fn members<'a, const N: usize>(
+    text: &'a [u8],
+    names: [&str; N],
+) -> Option<[Option<Value<'a>>; N]> {
     let mut found = [None; N];
     let mut seen = [false; N];
     let mut rest = Rest(text);
@@ -20,11 +34,7 @@ pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> O
             if std::mem::replace(&mut seen[index], true) {
                 return None;
             }
-            found[index] = match value {
-                Value::String(value) => Some(value),
-                Value::Null => None,
-                Value::Other => return None,
-            };
+            found[index] = value;
         }
         if rest.take(b',').is_none() {
             break;
@@ -35,11 +45,17 @@ pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> O
     rest.0.is_empty().then_some(found)
 }
 
-enum Value<'a> {
-    String(&'a [u8]),
-    Null,
-    /// A number or a boolean.
-    Other,
+/// As [`members`], where each must be a string; `None` where one is not.
+pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
+    let mut strings = [None; N];
+    for (string, member) in strings.iter_mut().zip(members(text, names)?) {
+        *string = match member {
+            None => None,
+            Some(Value::String(text)) => Some(text),
+            Some(Value::Number(_) | Value::Boolean) => return None,
+        };
+    }
+    Some(strings)
 }
 
 /// What was not read yet.
@@ -66,10 +82,11 @@ impl<'a> Rest<'a> {
         Some(string)
     }
 
-    fn value(&mut self) -> Option<Value<'a>> {
+    /// `Some(None)` for `null`.
+    fn value(&mut self) -> Option<Option<Value<'a>>> {
         self.trim();
         if self.0.first() == Some(&b'"') {
-            return self.string().map(Value::String);
+            return self.string().map(|string| Some(Value::String(string)));
         }
         let end =
             self.0.iter().position(|byte| matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r'))?;
@@ -77,9 +94,9 @@ impl<'a> Rest<'a> {
         self.0 = rest;
         let number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
         match literal {
-            b"null" => Some(Value::Null),
-            b"true" | b"false" => Some(Value::Other),
-            [_, ..] if literal.iter().all(number) => Some(Value::Other),
+            b"null" => Some(None),
+            b"true" | b"false" => Some(Some(Value::Boolean)),
+            [_, ..] if literal.iter().all(number) => Some(Some(Value::Number(literal))),
             _ => None,
         }
     }
