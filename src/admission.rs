@@ -3,10 +3,12 @@
 
 mod estimate;
 pub mod layer;
+mod levels;
 mod queue;
 pub mod scheduler;
 
 pub use layer::{Admission, AdmissionError, AdmissionLayer, Held};
+pub use levels::{Levels, WINDOWS};
 pub use scheduler::{QueueWaitMax, Settings, Snapshot, WhenFull};
 
 use crate::refusal::Refusal;
@@ -140,6 +142,12 @@ impl Door {
         woken.into_iter().for_each(Waker::wake);
     }
 
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.shared.lock().settings()
+    }
+
     /// From now on nobody enters, and those who wait are refused. What runs goes on: see [`idle`](Self::idle).
     pub fn drain(&self) {
         let woken = self.shared.lock().drain();
@@ -167,6 +175,13 @@ impl Door {
     pub fn observe_upstream_ttfb(&self, ttfb: Duration) {
         let now = Instant::now().into_std();
         self.shared.lock().observe_upstream_ttfb(now, ttfb);
+    }
+
+    /// How many were in flight of late, over each of [`WINDOWS`].
+    #[must_use]
+    pub fn levels(&self) -> [Levels; WINDOWS.len()] {
+        let now = Instant::now().into_std();
+        self.shared.lock().levels(now)
     }
 
     /// What it is like behind the door.
@@ -200,18 +215,21 @@ enum AdmitState {
 }
 
 impl Admit {
-    fn permit(&self, waited: Duration) -> Permit {
+    fn permit(&self, waited: Duration, begun: Begun) -> Permit {
         self.shared.taken[self.class].fetch_add(1, Ordering::Relaxed);
-        Permit { shared: Arc::clone(&self.shared), class: self.class, waited }
+        Permit { shared: Arc::clone(&self.shared), class: self.class, waited, begun }
     }
 
     fn arrive(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<Result<Permit, Refusal>> {
         self.state = AdmitState::Done;
         let now = Instant::now().into_std();
         let deadline = deadline.map(Instant::into_std);
-        let decision = self.shared.lock().arrive(now, deadline, || cx.waker().clone());
+        let (decision, begun) = {
+            let mut scheduler = self.shared.lock();
+            (scheduler.arrive(now, deadline, || cx.waker().clone()), Begun::new(&mut scheduler, now))
+        };
         match decision {
-            Decision::Admitted => Poll::Ready(Ok(self.permit(Duration::ZERO))),
+            Decision::Admitted => Poll::Ready(Ok(self.permit(Duration::ZERO, begun))),
             Decision::Refused(refusal) => Poll::Ready(Err(refusal)),
             Decision::Queued { ticket, until } => {
                 let timer = Box::pin(tokio::time::sleep_until(Instant::from_std(until)));
@@ -229,19 +247,20 @@ impl Admit {
         };
         // First the timer, so that it is armed with this waker whatever the scheduler says.
         let _ = timer.as_mut().poll(cx);
-        let outcome = {
+        let now = Instant::now().into_std();
+        let (outcome, begun) = {
             let mut scheduler = self.shared.lock();
             if let Some(waker) = scheduler.wake_mut(&ticket) {
                 waker.clone_from(cx.waker());
             }
-            scheduler.collect(Instant::now().into_std(), ticket)
+            (scheduler.collect(now, ticket), Begun::new(&mut scheduler, now))
         };
         match outcome {
             Outcome::Waiting(ticket) => {
                 self.state = AdmitState::Waiting { ticket, timer };
                 Poll::Pending
             }
-            Outcome::Admitted { waited } => Poll::Ready(Ok(self.permit(waited))),
+            Outcome::Admitted { waited } => Poll::Ready(Ok(self.permit(waited, begun))),
             Outcome::Refused(refusal) => Poll::Ready(Err(refusal)),
         }
     }
@@ -288,9 +307,32 @@ pub struct Permit {
     shared: Arc<Shared>,
     class: usize,
     waited: Duration,
+    begun: Begun,
+}
+
+/// When a slot was collected, and the slot-seconds of the door by then.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: std::time::Instant,
+    slot_seconds: f64,
+}
+
+impl Begun {
+    fn new(scheduler: &mut Scheduler<Waker>, at: std::time::Instant) -> Self {
+        Self { at, slot_seconds: scheduler.slot_seconds(at) }
+    }
 }
 
 impl Permit {
+    /// How many held a slot since this one was collected, itself included: the time-weighted mean. `None` where no
+    /// time has passed.
+    #[must_use]
+    pub fn mean_level(&self) -> Option<f64> {
+        let now = Begun::new(&mut self.shared.lock(), Instant::now().into_std());
+        let held = now.at.saturating_duration_since(self.begun.at).as_secs_f64();
+        (held > 0.0).then(|| ((now.slot_seconds - self.begun.slot_seconds) / held).max(1.0))
+    }
+
     /// How long its caller stood in the queue; zero if a slot was free.
     #[must_use]
     pub fn waited(&self) -> Duration {

@@ -321,6 +321,7 @@ fn admission_settings(config: &Config) -> admission::Settings {
         when_full: match admission.when_full {
             WhenFull::Queue => admission::WhenFull::Queue,
             WhenFull::Reject => admission::WhenFull::Reject,
+            WhenFull::Observe => admission::WhenFull::Observe,
         },
         queue_max: admission.queue_max.try_into().unwrap_or(u32::MAX),
         queue_wait_max: match (admission.queue_wait_max, config.target.slo.ttfb_max()) {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 
+use crate::admission;
 use crate::meter::{Measured, Outcome};
 use crate::refusal::Reason;
 use crate::slo::{self, Window, Windows};
@@ -113,6 +114,8 @@ pub struct Levels {
     pub engine_reported_utilization: Vec<Option<f64>>,
     /// Whether the gate is shutting down.
     pub draining: bool,
+    /// What was in flight over the last five minutes.
+    pub in_flight_of_late: admission::Levels,
 }
 
 /// Every metric of one gate.

@@ -504,3 +504,60 @@ async fn a_refused_call_never_reaches_the_engine() {
     assert_eq!((refusal.reason, called.load(Ordering::SeqCst)), (Reason::LimitReached, 1));
     drop(held);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_door_that_observes_lets_everybody_in_and_says_what_the_load_was() {
+    let door = door(1);
+    door.update(|settings| settings.when_full = WhenFull::Observe);
+    let mut permits = Vec::new();
+    for _ in 0..12 {
+        permits.push(door.admit().await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    // Two more for an instant: a peak, and no time to speak of.
+    let more = [door.admit().await.unwrap(), door.admit().await.unwrap()];
+    drop(more);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    drop(permits);
+    let [minute, ..] = door.levels();
+    assert_eq!((minute.peak, minute.p99, minute.busy), (14, 12, Duration::from_secs(50)));
+    assert_eq!(door.snapshot().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_door_that_stops_observing_lets_nobody_in_until_the_limit_holds() {
+    let door = door(1);
+    door.update(|settings| settings.when_full = WhenFull::Observe);
+    let [first, second] = [door.admit().await.unwrap(), door.admit().await.unwrap()];
+    door.update(|settings| settings.when_full = WhenFull::Queue);
+    let mut third = spawn(door.admit());
+    assert_pending!(third.poll());
+    drop(first);
+    assert_pending!(third.poll());
+    drop(second);
+    assert_ready_ok!(third.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_let_in_when_the_door_begins_to_observe() {
+    let door = door(1);
+    let _held = door.admit().await.unwrap();
+    let mut next = spawn(door.admit());
+    assert_pending!(next.poll());
+    door.update(|settings| settings.when_full = WhenFull::Observe);
+    assert!(next.is_woken());
+    assert_ready_ok!(next.poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_knows_how_many_ran_beside_it() {
+    let door = door(8);
+    let permit = door.admit().await.unwrap();
+    assert_eq!(permit.mean_level(), None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let others = [door.admit().await.unwrap(), door.admit().await.unwrap()];
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop(others);
+    // A second alone, three of three together.
+    assert!((permit.mean_level().unwrap() - 2.5).abs() < 1e-6);
+}

@@ -54,6 +54,7 @@ struct Seen {
     cancelled_granted: u32,
     cancelled_refused: u32,
     over_limit: u32,
+    observed: u32,
 }
 
 impl Watched {
@@ -75,6 +76,10 @@ impl Watched {
 
     fn limit(&self) -> u32 {
         self.settings.limit.get()
+    }
+
+    fn has_room(&self) -> bool {
+        self.running < self.limit() || self.settings.when_full == WhenFull::Observe
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -114,7 +119,7 @@ impl Watched {
             Err(Reason::Draining)
         } else if patience == Some(Duration::ZERO) {
             Err(Reason::Deadline)
-        } else if self.running < self.limit() {
+        } else if self.has_room() {
             Ok(())
         } else if self.settings.when_full == WhenFull::Reject {
             Err(Reason::LimitReached)
@@ -125,6 +130,7 @@ impl Watched {
         } else {
             return self.expect_queued(caller, decision, wait, snapshot);
         };
+        self.seen.observed += u32::from(expected.is_ok() && self.running >= self.limit());
         match (decision, expected) {
             (Decision::Admitted, Ok(())) => {
                 self.running += 1;
@@ -167,7 +173,7 @@ impl Watched {
     /// Free slots go to the first in line whose time is not up; whose time is up is told so.
     fn expect_grants(&mut self, woken: &[u32]) {
         let mut expected = Vec::new();
-        while self.running < self.limit() && !self.line.is_empty() {
+        while self.has_room() && !self.line.is_empty() {
             let Waiter { caller, arrived, until } = self.line.remove(0);
             let fate = if until <= self.now {
                 Fate::Refused(Reason::QueueTimeout)
@@ -234,7 +240,11 @@ impl Watched {
         let wait = Duration::from_millis(u64::from(amount / 64 % 1_200));
         self.settings = Settings {
             limit: NonZeroU32::MIN.saturating_add(amount % 6),
-            when_full: if (amount / 8).is_multiple_of(8) { WhenFull::Reject } else { WhenFull::Queue },
+            when_full: match (amount / 8) % 8 {
+                0 => WhenFull::Reject,
+                1 => WhenFull::Observe,
+                _ => WhenFull::Queue,
+            },
             queue_max: amount / 4 % 12,
             queue_wait_max: match amount % 3 {
                 0 => QueueWaitMax::Fixed(wait),
@@ -258,8 +268,10 @@ impl Watched {
         let snapshot = self.snapshot();
         assert_eq!((snapshot.running, snapshot.waiting as usize), (self.running, self.line.len()));
         assert_eq!((snapshot.limit, snapshot.draining), (self.limit(), self.draining));
-        assert!(self.running <= self.limit().max(before), "more than the limit");
-        if self.running > self.limit() {
+        let observes = self.settings.when_full == WhenFull::Observe;
+        assert!(!observes || self.line.is_empty(), "waits where everybody is let in");
+        assert!(observes || self.running <= self.limit().max(before), "more than the limit");
+        if self.running > self.limit() && !observes {
             assert!(self.running <= before, "grew above a lowered limit");
             self.seen.over_limit += 1;
         }
@@ -324,11 +336,12 @@ fn thirty_thousand_schedules_keep_the_promise() {
         total.cancelled_granted += seen.cancelled_granted;
         total.cancelled_refused += seen.cancelled_refused;
         total.over_limit += seen.over_limit;
+        total.observed += seen.observed;
     }
     println!("{total:?}");
-    let Seen { queued, granted, timed_out, hopeless, over_limit, .. } = total;
+    let Seen { queued, granted, timed_out, hopeless, over_limit, observed, .. } = total;
     let cancelled = [total.cancelled_waiting, total.cancelled_granted, total.cancelled_refused];
-    for happened in [queued, granted, timed_out, hopeless, over_limit].into_iter().chain(cancelled) {
+    for happened in [queued, granted, timed_out, hopeless, over_limit, observed].into_iter().chain(cancelled) {
         assert!(happened > 1_000, "the schedules hardly test this: {total:?}");
     }
 }

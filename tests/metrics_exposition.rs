@@ -416,6 +416,13 @@ fn levels_are_those_of_the_scrape() {
         engine_up: vec![true],
         engine_reported_utilization: vec![Some(0.75)],
         draining: true,
+        in_flight_of_late: rime_gate::admission::Levels {
+            peak: 9,
+            p50: 3,
+            p90: 6,
+            p99: 8,
+            ..Default::default()
+        },
     };
     let scrape = Scrape::of(&metrics, start(), &busy);
     for (name, value) in [
@@ -425,6 +432,8 @@ fn levels_are_those_of_the_scrape() {
         (r#"inflight_syntheses{protocol="ws-json"}"#, 2.0),
         (r#"inflight_syntheses{protocol="ws-binary"}"#, 0.0),
         (r#"inflight_syntheses{protocol="grpc"}"#, 1.0),
+        (r#"window_inflight_syntheses{percentile="99"}"#, 8.0),
+        (r#"window_inflight_syntheses{percentile="100"}"#, 9.0),
         ("websocket_sessions", 7.0),
         ("utilization_ratio", 0.75),
         ("queue_depth", 5.0),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::admission::{self, WhenFull};
 use crate::config::Config;
 use crate::engine::grpc::Answer;
 use crate::engine::{EngineBody, Health};
@@ -49,6 +50,12 @@ pub struct Status {
     pub limit_configured: u32,
     /// Slots taken.
     pub running: u32,
+    /// Whether everybody is let in and the limit is only looked at (`when_full = "observe"`).
+    #[serde(default)]
+    pub observing: bool,
+    /// How many were in flight over the last minute, five minutes and hour.
+    #[serde(default)]
+    pub in_flight: Vec<InFlightStatus>,
     /// Syntheses without a slot yet.
     pub waiting: u32,
     /// Syntheses that may wait.
@@ -82,6 +89,25 @@ pub struct EngineStatus {
     pub up: bool,
     /// What it reports of its own load (ORCA), 1.0 being full.
     pub reported_utilization: Option<f64>,
+}
+
+/// How many syntheses were in flight over one window. Shares are of the time in which at least one was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InFlightStatus {
+    /// How far the window reaches back.
+    pub window_seconds: u64,
+    /// The most at once.
+    pub peak: u32,
+    /// Half of the time, so many or fewer.
+    pub p50: u32,
+    /// Nine tenths of the time, so many or fewer.
+    pub p90: u32,
+    /// All but a hundredth of the time, so many or fewer.
+    pub p99: u32,
+    /// The time-weighted mean.
+    pub mean: f64,
+    /// How long at least one was in flight.
+    pub busy_seconds: f64,
 }
 
 /// Percentiles over the sliding window; `null` without a sample.
@@ -148,6 +174,7 @@ impl Control {
             engine_up: vec![self.health.is_up()],
             engine_reported_utilization: vec![self.health.reported_utilization()],
             draining: door.draining,
+            in_flight_of_late: self.books.door.levels()[1],
         };
         self.books.metrics.render(now.into_std(), &levels)
     }
@@ -166,6 +193,8 @@ impl Control {
             limit: door.limit,
             limit_configured: engine.concurrency_max.get(),
             running: door.running,
+            observing: self.books.door.settings().when_full == WhenFull::Observe,
+            in_flight: self.in_flight(),
             waiting: door.waiting,
             queue_max: door.queue_max,
             queue_wait_max_seconds: seconds(door.queue_wait_max),
@@ -182,6 +211,20 @@ impl Control {
             target: self.config.target.slo.to_string(),
             window: self.window(now),
         }
+    }
+
+    fn in_flight(&self) -> Vec<InFlightStatus> {
+        let windows = admission::WINDOWS.into_iter().zip(self.books.door.levels());
+        let status = windows.map(|(window, levels)| InFlightStatus {
+            window_seconds: window.as_secs(),
+            peak: levels.peak,
+            p50: levels.p50,
+            p90: levels.p90,
+            p99: levels.p99,
+            mean: (levels.mean * 100.0).round() / 100.0,
+            busy_seconds: seconds(levels.busy),
+        });
+        status.collect()
     }
 
     fn window(&self, now: Instant) -> WindowStatus {

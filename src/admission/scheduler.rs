@@ -3,9 +3,10 @@
 //! or metrics.
 //!
 //! Each event is one atomic step. After each of them: running syntheses are at most the limit (unless the limit was
-//! just lowered), and nobody waits while a slot is free.
+//! just lowered, or is only observed), and nobody waits while a slot is free.
 
 use super::estimate::{HoldingTime, UpstreamTtfb};
+use super::levels::{Levels, Record, WINDOWS};
 use super::queue::Queue;
 use crate::refusal::{Reason, Refusal};
 use std::num::NonZeroU32;
@@ -18,6 +19,8 @@ pub enum WhenFull {
     Queue,
     /// Refuse at once.
     Reject,
+    /// Let in, however many run: the limit is only looked at, to learn what load there is.
+    Observe,
 }
 
 /// How long a caller may wait for a slot.
@@ -137,6 +140,7 @@ pub struct Scheduler<W> {
     queue: Queue<Waiter<W>>,
     holding: HoldingTime,
     upstream: UpstreamTtfb,
+    record: Record,
 }
 
 #[derive(Debug)]
@@ -156,7 +160,7 @@ enum State<W> {
 impl<W> Scheduler<W> {
     /// An empty gate.
     #[must_use]
-    pub const fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self {
             settings,
             running: 0,
@@ -164,6 +168,7 @@ impl<W> Scheduler<W> {
             queue: Queue::new(),
             holding: HoldingTime::new(),
             upstream: UpstreamTtfb::new(),
+            record: Record::new(),
         }
     }
 
@@ -177,7 +182,7 @@ impl<W> Scheduler<W> {
             return self.refuse(Reason::Deadline);
         }
         // Nobody waits while a slot is free, so whoever finds one overtakes nobody.
-        if self.running < self.settings.limit.get() {
+        if self.has_room() {
             self.take_slot(now);
             return Decision::Admitted;
         }
@@ -299,17 +304,35 @@ impl<W> Scheduler<W> {
         }
     }
 
+    /// How many were in flight of late, over each of [`WINDOWS`].
+    pub fn levels(&mut self, now: Instant) -> [Levels; WINDOWS.len()] {
+        self.record.view(now, self.running)
+    }
+
+    /// Slot-seconds from the start up to `now`. The difference of two, by the time between, is the mean level.
+    pub fn slot_seconds(&mut self, now: Instant) -> f64 {
+        self.record.passed(now, self.running);
+        self.record.integral()
+    }
+
     fn waiting(&self) -> u32 {
         u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX)
     }
 
+    fn has_room(&self) -> bool {
+        self.running < self.settings.limit.get() || self.settings.when_full == WhenFull::Observe
+    }
+
     fn take_slot(&mut self, now: Instant) {
         self.holding.passed(now, self.running);
+        self.record.passed(now, self.running);
         self.running += 1;
+        self.record.reached(now, self.running);
     }
 
     fn give_back(&mut self, now: Instant) {
         self.holding.passed(now, self.running);
+        self.record.passed(now, self.running);
         debug_assert!(self.running > 0, "a slot came back that nobody held");
         self.running = self.running.saturating_sub(1);
     }
@@ -317,7 +340,7 @@ impl<W> Scheduler<W> {
     /// Gives a free slot, if there is one, to the first whose time is not up. Whose time is up needs no waking:
     /// the timer that is to wake it has run out.
     fn grant_next(&mut self, now: Instant) -> Option<W> {
-        while self.running < self.settings.limit.get() {
+        while self.has_room() {
             let first = self.queue.first()?;
             if self.queue.get(first).until <= now {
                 let refusal = self.refusal(Reason::QueueTimeout);

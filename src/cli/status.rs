@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{DONE, LimitArguments, NO, StatusArguments};
-use crate::admin::Status;
+use crate::admin::{InFlightStatus, Status};
 
 /// How long a gate on the same machine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -115,6 +115,7 @@ fn text(status: &Status) -> String {
          waiting  {waiting} of {queue_max}, for at most {wait}\n\
          callers  {connections} connections, {turned_away} turned away\n\
          engine   {name} {url}, {up}{utilization}\n\
+         {in_flight}\
          target   {target}\n\
          of late  TTFB p50 {ttfb_p50} p99 {ttfb_p99}, RTF p50 {rtf_p50} p99 {rtf_p99}\n",
         version = status.version,
@@ -131,12 +132,32 @@ fn text(status: &Status) -> String {
         url = status.engine.url,
         up = if status.engine.up { "up" } else { "down" },
         utilization = utilization.unwrap_or_default(),
+        in_flight = in_flight(status),
         target = status.target,
         ttfb_p50 = figure(window.ttfb_p50_seconds, " s"),
         ttfb_p99 = figure(window.ttfb_p99_seconds, " s"),
         rtf_p50 = figure(window.rtf_p50, ""),
         rtf_p99 = figure(window.rtf_p99, ""),
     )
+}
+
+/// What was in flight of late; where the gate observes, what that comes to as a limit.
+fn in_flight(status: &Status) -> String {
+    let mut lines = String::new();
+    for (index, window) in status.in_flight.iter().enumerate() {
+        let InFlightStatus { window_seconds, peak, p99, mean, .. } = window;
+        let last = span(*window_seconds as f64);
+        let head = if index == 0 { "load     " } else { "         " };
+        lines += &format!("{head}last {last}: peak {peak}, p99 of the time {p99}, mean {mean:.1} in flight");
+        if status.observing && *peak > 0 {
+            lines += &format!(": concurrency_max = {p99}");
+        }
+        lines.push('\n');
+    }
+    if status.observing {
+        lines += "         observing: everybody is let in, whatever the limit\n";
+    }
+    lines
 }
 
 fn span(seconds: f64) -> String {

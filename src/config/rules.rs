@@ -120,7 +120,7 @@ impl Rules<'_, '_> {
     }
 
     fn waiting(&mut self, config: &Config) {
-        if config.admission.when_full == WhenFull::Reject {
+        if config.admission.when_full != WhenFull::Queue {
             return;
         }
         const KEYS: [&str; 2] = ["admission.queue_wait_max", "target.slo"];

@@ -67,11 +67,13 @@ pub enum WhenFull {
     Queue,
     /// It is refused at once.
     Reject,
+    /// It is let in: the limit is not enforced, only the number of syntheses in flight is written down.
+    Observe,
 }
 
 impl WhenFull {
     /// Every choice with its name in the file.
-    pub const CHOICES: &'static [(&'static str, Self)] = &[("queue", Self::Queue), ("reject", Self::Reject)];
+    pub const CHOICES: &'static [(&'static str, Self)] = &[("queue", Self::Queue), ("reject", Self::Reject), ("observe", Self::Observe)];
 }
 
 /// How long a synthesis may wait for a slot.

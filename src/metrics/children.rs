@@ -273,6 +273,7 @@ pub(super) struct Gauges {
     oldest: Gauge,
     window_ttfb: [Gauge; PERCENTILES.len()],
     window_rtf: [Gauge; PERCENTILES.len()],
+    window_inflight: [Gauge; 4],
     sockets: Gauge,
     engine_up: Vec<Gauge>,
     engine_utilization: Vec<Gauge>,
@@ -301,6 +302,10 @@ impl Gauges {
             oldest: gauge(&family::OLDEST),
             window_ttfb: percentiles(&family::WINDOW_TTFB),
             window_rtf: percentiles(&family::WINDOW_RTF),
+            window_inflight: {
+                let gauges = gauges(registry, &family::WINDOW_INFLIGHT);
+                ["50", "90", "99", "100"].map(|label| gauges.with_label_values(&[label]))
+            },
             sockets: gauge(&family::SOCKETS),
             engine_up: engines(&family::ENGINE_UP),
             engine_utilization: engines(&family::ENGINE_UTILIZATION),
@@ -322,6 +327,12 @@ impl Gauges {
         for (index, (percentile, _)) in PERCENTILES.into_iter().enumerate() {
             self.window_ttfb[index].set(window.ttfb_seconds(percentile).unwrap_or(f64::NAN));
             self.window_rtf[index].set(window.rtf(percentile).unwrap_or(f64::NAN));
+        }
+        let of_late = &levels.in_flight_of_late;
+        for (gauge, level) in
+            self.window_inflight.iter().zip([of_late.p50, of_late.p90, of_late.p99, of_late.peak])
+        {
+            gauge.set(f64::from(level));
         }
         self.sockets.set(f64::from(levels.websocket_sessions));
         for (gauge, up) in self.engine_up.iter().zip(&levels.engine_up) {

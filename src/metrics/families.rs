@@ -129,6 +129,8 @@ families! {
         "TTFB over the last five minutes, the wait included; NaN without a sample."
     WINDOW_RTF "window_rtf_ratio" Gauge ["percentile"]
         "Real-time factor over the last five minutes; NaN without a sample."
+    WINDOW_INFLIGHT "window_inflight_syntheses" Gauge ["percentile"]
+        "Syntheses in flight over the last five minutes, by the share of the busy time; 100 is the peak."
     SOCKETS "websocket_sessions" Gauge []
         "WebSockets open between callers and the engine; none of them is a synthesis."
     ENGINE_UP "engine_up" Gauge ["engine"]

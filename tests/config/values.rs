@@ -33,7 +33,7 @@ error: unknown key `queue_mx` in [admission]
   |
   = help: did you mean `queue_max`?
 
-error: `admission.when_full` must be one of `queue`, `reject`
+error: `admission.when_full` must be one of `queue`, `reject`, `observe`
  --> proxy.toml:4:13
   |
 4 | when_full = "quue"
