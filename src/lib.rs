@@ -57,10 +57,11 @@
 //! | doors | [`listener`], [`admin`], [`callers`], [`sim`] (the simulated engine) |
 //! | the way | [`relay`], [`stream`] |
 //! | means | [`admission`], [`engine`], [`metrics`] |
-//! | pure | [`audio`], [`config`], [`meter`], [`protocol`], [`refusal`], [`slo`], [`target`] |
+//! | pure | [`advice`], [`audio`], [`config`], [`meter`], [`protocol`], [`refusal`], [`slo`], [`target`] |
 
 pub mod admin;
 pub mod admission;
+pub mod advice;
 pub mod audio;
 pub mod callers;
 pub mod check;
