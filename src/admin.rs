@@ -4,5 +4,5 @@
 mod control;
 mod http;
 
-pub use control::{Control, EngineStatus, InFlightStatus, Status, WindowStatus};
+pub use control::{Control, EngineStatus, InFlightStatus, StandingStatus, Status, WindowStatus};
 pub use http::{Access, service};

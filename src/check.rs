@@ -87,9 +87,11 @@ fn read(path: &Path) -> io::Result<String> {
 pub fn check(path: &Path, colour: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> io::Result<u8> {
     let name = path.display();
     match load_file(path, &Overrides::default()) {
-        Ok(Checked { warnings, .. }) => {
-            stderr.write_all(warnings.render(colour).as_bytes())?;
-            match warnings.count() {
+        Ok(Checked { warnings, provenance, .. }) => {
+            for warnings in [&warnings, &provenance] {
+                stderr.write_all(warnings.render(colour).as_bytes())?;
+            }
+            match warnings.count() + provenance.count() {
                 0 => writeln!(stdout, "{name}: ok")?,
                 count => writeln!(stdout, "{name}: ok, with {}", counted(count, "warning"))?,
             }

@@ -25,7 +25,7 @@ pub use problem::{PROBLEMS_SHOWN_MAX, Problems, Severity};
 pub use sections::{
     Admin, Admission, BODY_BYTES_MAX, CONCURRENCY_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, Config, Engine,
     Forwarding, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, Limits, Listener, Log,
-    MESSAGE_BYTES_MAX, Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, WebSocket,
+    MESSAGE_BYTES_MAX, Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, Tuned, WebSocket,
 };
 pub use values::{
     EngineUrl, ForwardedHeaders, FullStatus, LogFilter, LogFormat, QueueWaitMax, Surface, Threads, WhenFull,
@@ -44,6 +44,8 @@ pub struct Checked {
     pub config: Config,
     /// Warnings; often none.
     pub warnings: Problems,
+    /// Why the limit is not known to be a good one; for whoever checks a file, not for every start.
+    pub provenance: Problems,
 }
 
 impl Config {
@@ -79,8 +81,9 @@ impl Config {
         if !errors.is_empty() {
             return Err(Problems::new(Severity::Error, reader.sources, errors));
         }
+        let provenance = Problems::new(Severity::Warning, reader.sources.clone(), findings.provenance);
         let warnings = Problems::new(Severity::Warning, reader.sources, findings.warnings);
-        Ok(Checked { config, warnings })
+        Ok(Checked { config, warnings, provenance })
     }
 
     /// Every key, dotted, as it is set with `--set`: `engine.concurrency_max`.

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Access, Control};
 use crate::admission::{self, Door};
-use crate::config::{Config, EngineUrl, Limits, QueueWaitMax, Surface, WhenFull};
+use crate::config::{Config, EngineUrl, Limits, QueueWaitMax, Surface, Tuned, WhenFull};
 use crate::engine::grpc::GrpcClient;
 use crate::engine::{EngineClient, Health};
 use crate::listener::{self, Doorway};
@@ -130,6 +130,7 @@ impl Gate {
         let control = &self.control;
         self.housekeeping.spawn(Arc::clone(&control.books).keep_sweeping(timeouts));
         self.housekeeping.spawn(Arc::clone(&control.grpc).keep_sweeping(timeouts));
+        self.housekeeping.spawn(Arc::clone(control).keep_judging());
         self.housekeeping.spawn(Arc::clone(&control.health).watch(config.engine.clone()));
         let sockets = [(admin, Access::Admin), (metrics, Access::ReadOnly)];
         for ((socket, access), back_door) in sockets.into_iter().zip(&self.back_doors) {
@@ -342,5 +343,19 @@ fn metrics_settings(config: &Config) -> metrics::Settings {
         engines: vec![config.engine.name.clone()],
         target: config.target.slo,
         status_when_full: config.admission.status_when_full.code(),
+        tuned: tuned_labels(&config.engine.tuned),
+        is_tuned: !config.engine.tuned.is_empty(),
     }
+}
+
+fn tuned_labels(tuned: &Tuned) -> [String; 6] {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    [
+        tuned.target.map_or_else(String::new, |target| target.to_string()),
+        text(&tuned.model),
+        text(&tuned.image),
+        text(&tuned.gpu),
+        tuned.level.map_or_else(String::new, |level| level.to_string()),
+        text(&tuned.date),
+    ]
 }

@@ -16,6 +16,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 
 use crate::admission;
+use crate::advice::{Advice, Advisor, Live, Provenance};
 use crate::meter::{Measured, Outcome};
 use crate::refusal::Reason;
 use crate::slo::{self, Window, Windows};
@@ -80,6 +81,10 @@ pub struct Settings {
     pub target: Target,
     /// The status code of a refusal for want of a slot.
     pub status_when_full: u16,
+    /// How the limit was found: label values of `tuned_info`, in its order. Empty where nothing says.
+    pub tuned: [String; 6],
+    /// Whether there is anything to say of it.
+    pub is_tuned: bool,
 }
 
 impl Default for Settings {
@@ -89,6 +94,8 @@ impl Default for Settings {
             engines: vec!["engine".to_owned()],
             target: Target::default(),
             status_when_full: 429,
+            tuned: Default::default(),
+            is_tuned: false,
         }
     }
 }
@@ -116,6 +123,8 @@ pub struct Levels {
     pub draining: bool,
     /// What was in flight over the last five minutes.
     pub in_flight_of_late: admission::Levels,
+    /// How production stands, where anybody asked.
+    pub live: Option<Live>,
 }
 
 /// Every metric of one gate.
@@ -128,6 +137,8 @@ pub struct Metrics {
     status_when_full: u16,
     /// Taken once a synthesis and once a scrape, for a histogram update and for adding up the ring.
     windows: Mutex<Windows>,
+    /// The same, for a few counts and two histogram updates.
+    advisor: Mutex<Advisor>,
 }
 
 impl Metrics {
@@ -141,7 +152,8 @@ impl Metrics {
         // Provable: its names are its own, and it is registered once.
         registry.register(Box::new(ProcessCollector::for_self())).expect("names of its own");
         let status_when_full = settings.status_when_full;
-        Self { registry, models, children, gauges, status_when_full, windows: Mutex::default() }
+        let advisor = Mutex::new(Advisor::new(settings.target));
+        Self { registry, models, children, gauges, status_when_full, windows: Mutex::default(), advisor }
     }
 
     /// The label of a model's name.
@@ -166,6 +178,23 @@ impl Metrics {
         }
         children.judged(code, measured);
         self.windows().record(now, measured.ttfb.filter(|_| sounded), measured.rtf.ok());
+    }
+
+    /// The same synthesis, for the advisor: with the mean number in flight during its life, where it is known.
+    pub fn advise(&self, now: Instant, code: u16, measured: &Measured, level: Option<f64>) {
+        self.advisor().record(now, code, measured, level);
+    }
+
+    /// Whether `limit` is proved as of now, and how every clause of the target stands.
+    #[must_use]
+    pub fn live(&self, now: Instant, limit: u32, provenance: &Provenance) -> Live {
+        self.advisor().verdict(now, limit, provenance)
+    }
+
+    /// What the speed at each level of load says about `limit`.
+    #[must_use]
+    pub fn advice(&self, now: Instant, limit: u32) -> Advice {
+        self.advisor().advice(now, limit)
     }
 
     /// A synthesis was not let in, after it had `waited`. No event of the target: that judges what was let in.
@@ -203,10 +232,18 @@ impl Metrics {
     #[must_use]
     pub fn render(&self, now: Instant, levels: &Levels) -> String {
         self.gauges.set(levels, &self.window(now));
+        if let Some(live) = &levels.live {
+            self.gauges.judge(live, &self.advice(now, live.limit));
+        }
         let mut text = String::new();
         // Provable: writing to a string does not fail, and no family is without samples.
         TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text).expect("families are complete");
         text
+    }
+
+    fn advisor(&self) -> MutexGuard<'_, Advisor> {
+        // Counts stay whole whatever happens to who holds the lock.
+        self.advisor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {

@@ -230,8 +230,9 @@ impl<B> Books<B> {
         drop(body);
         self.running().remove(key);
         let measured = meter.end(now.into_std(), outcome);
+        let level = permit.mean_level();
         self.settle(permit, outcome);
-        self.written(now, labels, &measured);
+        self.written(now, labels, &measured, level);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -248,8 +249,10 @@ impl<B> Books<B> {
         }
     }
 
-    /// Writes down a synthesis that has ended.
-    pub fn written(&self, now: Instant, labels: Labels, measured: &Measured) {
+    /// Writes down a synthesis that has ended. `level` is the mean number in flight during its life
+    /// ([`Permit::mean_level`]).
+    pub fn written(&self, now: Instant, labels: Labels, measured: &Measured, level: Option<f64>) {
+        self.metrics.advise(now.into_std(), labels.code, measured, level);
         self.metrics.finished(now.into_std(), labels.protocol, labels.model, labels.code, measured);
         tracing::debug!(
             protocol = labels.protocol.label(),

@@ -341,7 +341,8 @@ fn thirty_thousand_schedules_keep_the_promise() {
     println!("{total:?}");
     let Seen { queued, granted, timed_out, hopeless, over_limit, observed, .. } = total;
     let cancelled = [total.cancelled_waiting, total.cancelled_granted, total.cancelled_refused];
-    for happened in [queued, granted, timed_out, hopeless, over_limit, observed].into_iter().chain(cancelled) {
+    for happened in [queued, granted, timed_out, hopeless, over_limit, observed].into_iter().chain(cancelled)
+    {
         assert!(happened > 1_000, "the schedules hardly test this: {total:?}");
     }
 }

@@ -112,8 +112,7 @@ impl World {
         let audio = Duration::from_secs_f64(self.random.random_range(self.audio.0..self.audio.1));
         let id = self.gpu.start(self.engine_time(at), audio);
         let slot_seconds = self.slot_seconds;
-        let running =
-            Running { begun: at, slot_seconds, first: None, last: at, produced: 0.0, dry: false };
+        let running = Running { begun: at, slot_seconds, first: None, last: at, produced: 0.0, dry: false };
         self.running.insert(id, running);
     }
 
@@ -287,9 +286,7 @@ fn a_limit_that_was_set_too_high_is_answered_with_the_highest_that_meets_the_tar
         world.run(until);
     }
     let advice = world.advice();
-    let Advice::Lower { at, ref missed, best: Some((best, samples)) } = advice else {
-        panic!("{advice:?}")
-    };
+    let Advice::Lower { at, ref missed, best: Some((best, samples)) } = advice else { panic!("{advice:?}") };
     assert!((36..=40).contains(&at.1) && at.0 > 30, "{advice:?}");
     assert!(missed.starts_with("RTF p99 1.") || missed.starts_with("underrun"), "{missed}");
     assert!((28..=33).contains(&best) && samples >= 100, "{advice:?}");

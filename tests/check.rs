@@ -37,7 +37,40 @@ fn run_error(words: &[&str]) -> String {
 
 #[test]
 fn a_file_that_is_fine_is_ok() {
-    assert_eq!(checked(include_str!("../proxy.toml")), (0, "proxy.toml: ok\n".into(), String::new()));
+    let text = "[[engine]]\nconcurrency_max = 32\n[engine.tuned]\nlevel = 32\n";
+    assert_eq!(checked(text), (0, "proxy.toml: ok\n".into(), String::new()));
+}
+
+#[test]
+fn the_committed_file_is_ok_but_for_a_limit_that_nobody_proved() {
+    let (code, stdout, stderr) = checked(include_str!("../proxy.toml"));
+    assert_eq!((code, stdout), (0, "proxy.toml: ok, with 1 warning\n".into()));
+    assert!(stderr.starts_with("warning: nothing says how the limit was found\n"), "{stderr}");
+}
+
+#[test]
+fn a_limit_above_what_was_proved_or_proved_for_another_target_is_warned_of() {
+    let stderr = r#"warning: the limit is above what was proved: 33 for 32
+ --> proxy.toml:2:19
+  |
+2 | concurrency_max = 33
+  |                   ^^ the limit
+3 | [engine.tuned]
+4 | level = 32
+  |         -- what was proved
+  |
+  = help: every synthesis beyond it is a guess: lower it, or tune again
+
+warning: the limit was proved for another target
+ --> proxy.toml:5:10
+  |
+5 | target = "ttfb:p99@2s"
+  |          ^^^^^^^^^^^^^ the target is success:1.00,ttfb:p99@1s,rtf:p99@1.00,underrun:0.00
+  |
+  = help: it says nothing about this one; ttfb:p99@2s was proved
+"#;
+    let text = "[[engine]]\nconcurrency_max = 33\n[engine.tuned]\nlevel = 32\ntarget = \"ttfb:p99@2s\"\n";
+    assert_eq!(checked(text), (0, "proxy.toml: ok, with 2 warnings\n".into(), stderr.into()));
 }
 
 #[test]

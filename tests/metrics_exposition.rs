@@ -416,6 +416,7 @@ fn levels_are_those_of_the_scrape() {
         engine_up: vec![true],
         engine_reported_utilization: vec![Some(0.75)],
         draining: true,
+        live: None,
         in_flight_of_late: rime_gate::admission::Levels {
             peak: 9,
             p50: 3,

@@ -107,7 +107,13 @@ fn the_pure_rooms_know_no_runtime_no_sockets_and_no_clock() {
 #[test]
 fn the_scheduler_and_the_simulated_gpu_are_pure_too() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in ["admission/scheduler.rs", "admission/estimate.rs", "admission/levels.rs", "admission/queue.rs", "sim/gpu.rs"] {
+    for file in [
+        "admission/scheduler.rs",
+        "admission/estimate.rs",
+        "admission/levels.rs",
+        "admission/queue.rs",
+        "sim/gpu.rs",
+    ] {
         let code = code(&source.join(file));
         for impure in IMPURE {
             assert!(!code.contains(impure), "{file} knows {impure}");

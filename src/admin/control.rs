@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use tracing::info;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
 
 use crate::admission::{self, WhenFull};
+use crate::advice::{self, Live, Provenance};
 use crate::config::Config;
 use crate::engine::grpc::Answer;
 use crate::engine::{EngineBody, Health};
@@ -76,6 +77,35 @@ pub struct Status {
     pub target: String,
     /// Percentiles of late.
     pub window: WindowStatus,
+    /// Whether the limit is proved, in a sentence.
+    #[serde(default)]
+    pub proof: String,
+    /// What the speed at each level of load says about the limit, in a sentence.
+    #[serde(default)]
+    pub advice: String,
+    /// The limit that is advised, if any.
+    #[serde(default)]
+    pub limit_advised: Option<u32>,
+    /// How every clause of the target stands, with TTFB from dispatch.
+    #[serde(default)]
+    pub standings: Vec<StandingStatus>,
+}
+
+/// One clause of the target over one window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StandingStatus {
+    /// The clause.
+    pub clause: String,
+    /// How far the window reaches back.
+    pub window_seconds: u64,
+    /// `met`, `missed`, `unsure` or `idle`.
+    pub verdict: String,
+    /// Syntheses that count.
+    pub events: u64,
+    /// Those of them that were not good.
+    pub bad: u64,
+    /// How many times faster than allowed bad ones come.
+    pub burn_rate: Option<f64>,
 }
 
 /// The engine, as last seen.
@@ -175,6 +205,7 @@ impl Control {
             engine_reported_utilization: vec![self.health.reported_utilization()],
             draining: door.draining,
             in_flight_of_late: self.books.door.levels()[1],
+            live: Some(self.live(now)),
         };
         self.books.metrics.render(now.into_std(), &levels)
     }
@@ -185,6 +216,8 @@ impl Control {
         let now = Instant::now();
         let door = self.books.door.snapshot();
         let engine = &self.config.engine;
+        let live = self.live(now);
+        let advice = self.books.metrics.advice(now.into_std(), door.limit);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: seconds(now - self.started),
@@ -210,6 +243,45 @@ impl Control {
             },
             target: self.config.target.slo.to_string(),
             window: self.window(now),
+            proof: live.proof.to_string(),
+            advice: advice.to_string(),
+            limit_advised: advice.limit(door.limit),
+            standings: live.standings.iter().map(standing).collect(),
+        }
+    }
+
+    /// How production stands against the limit in force.
+    #[must_use]
+    pub fn live(&self, now: Instant) -> Live {
+        let tuned = &self.config.engine.tuned;
+        let provenance = Provenance { level: tuned.level.map(NonZeroU32::get), target: tuned.target };
+        self.books.metrics.live(now.into_std(), self.books.door.settings().limit.get(), &provenance)
+    }
+
+    /// Asks for ever how production stands, and logs what changes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the asking and nothing else.
+    pub async fn keep_judging(self: Arc<Self>) {
+        let mut ticks = interval(JUDGED_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = None;
+        loop {
+            let now = ticks.tick().await;
+            let live = self.live(now);
+            let verdict = live.verdict();
+            if last.as_ref() == Some(&verdict) {
+                continue;
+            }
+            let advice = self.books.metrics.advice(now.into_std(), live.limit);
+            let (limit, proof, missed) = (live.limit, live.proof, verdict.1.join(","));
+            if matches!(proof, advice::Proof::Missed { .. } | advice::Proof::Slower { .. }) {
+                warn!(limit, missed, %advice, "the limit is {proof}");
+            } else {
+                info!(limit, missed, %advice, "the limit is {proof}");
+            }
+            last = Some(verdict);
         }
     }
 
@@ -235,6 +307,20 @@ impl Control {
             rtf_p50: window.rtf(50.0),
             rtf_p99: window.rtf(99.0),
         }
+    }
+}
+
+/// How often it is asked how production stands.
+const JUDGED_EVERY: Duration = Duration::from_secs(10);
+
+fn standing(standing: &advice::Standing) -> StandingStatus {
+    StandingStatus {
+        clause: standing.clause.to_string(),
+        window_seconds: standing.window.as_secs(),
+        verdict: standing.verdict.label().to_owned(),
+        events: standing.events,
+        bad: standing.bad,
+        burn_rate: standing.burn_rate().map(|rate| (rate * 100.0).round() / 100.0),
     }
 }
 

@@ -42,7 +42,8 @@ pub const WINDOWS: [Duration; 3] =
 const SLICES: u64 = 31;
 const FINE: Duration = Duration::from_secs(10);
 const COARSE: Duration = Duration::from_secs(120);
-const _: () = assert!(FINE.as_secs() * (SLICES - 1) == WINDOWS[1].as_secs(), "the fine ring holds five minutes");
+const _: () =
+    assert!(FINE.as_secs() * (SLICES - 1) == WINDOWS[1].as_secs(), "the fine ring holds five minutes");
 const _: () = assert!(COARSE.as_secs() * (SLICES - 1) == WINDOWS[2].as_secs(), "the coarse one an hour");
 const _: () = assert!(COARSE.as_micros() * (SLICES as u128) < u32::MAX as u128, "counted in microseconds");
 
@@ -156,7 +157,8 @@ impl Ring {
         let newest = self.number(now.saturating_duration_since(origin));
         let reach = self.number(window);
         let (mut time, mut peak) = (histogram(), 0);
-        for slice in self.slices.iter().filter(|slice| slice.number + reach >= newest) {
+        let inside = self.slices.iter().filter(|slice| slice.number + reach >= newest);
+        for slice in inside.filter(|slice| slice.peak > 0) {
             peak = peak.max(slice.peak);
             // Equal shape: the one error there is cannot occur.
             let _ = time.add(&slice.time);

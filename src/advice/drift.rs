@@ -173,11 +173,8 @@ impl Drift {
                 let usual = self.usual.entry(band).or_default();
                 let keep = (USUAL_MAX / (usual.count + sums.count)).min(1.0);
                 usual.add(&sums);
-                *usual = Sums {
-                    count: usual.count * keep,
-                    sum: usual.sum * keep,
-                    squares: usual.squares * keep,
-                };
+                *usual =
+                    Sums { count: usual.count * keep, sum: usual.sum * keep, squares: usual.squares * keep };
             }
         }
     }

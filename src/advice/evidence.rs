@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::windows::Count;
 use super::Sample;
+use super::windows::Count;
 
 /// How long one of the two generations is filled.
 const GENERATION: Duration = Duration::from_secs(1800);

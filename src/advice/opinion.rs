@@ -92,7 +92,10 @@ impl fmt::Display for Proof {
             Self::Above { proved } => write!(f, "not proved: {proved} was"),
             Self::OtherTarget => f.write_str("not proved: it was found for another target"),
             Self::Slower { ratio } => {
-                write!(f, "no longer proved: the engine takes {ratio:.2} times as long as it did at the same load")
+                write!(
+                    f,
+                    "no longer proved: the engine takes {ratio:.2} times as long as it did at the same load"
+                )
             }
             Self::Missed { clause } => write!(f, "no longer proved: production misses the target's {clause}"),
         }
@@ -155,7 +158,11 @@ impl Advice {
         if let Some((group, (index, clause))) = missed {
             let below = allowed.filter(|below| below.to < group.from && below.missed(target).is_none());
             let best = below.max_by_key(|below| below.to).map(|below| (below.to, below.cell.samples));
-            return Self::Lower { at: (group.from, group.to), missed: complaint(clause, index, &group.cell), best };
+            return Self::Lower {
+                at: (group.from, group.to),
+                missed: complaint(clause, index, &group.cell),
+                best,
+            };
         }
         match near {
             Some(near) if near.cell.samples >= ENOUGH => {

@@ -12,7 +12,8 @@ pub const WINDOWS: [Duration; 3] =
 const SLICE: Duration = Duration::from_secs(10);
 /// The whole slices of the longest window, and the one being filled.
 const SLICES: usize = 361;
-const _: () = assert!(SLICE.as_secs() * (SLICES as u64 - 1) == WINDOWS[2].as_secs(), "the ring holds an hour");
+const _: () =
+    assert!(SLICE.as_secs() * (SLICES as u64 - 1) == WINDOWS[2].as_secs(), "the ring holds an hour");
 
 /// What is known of one clause over one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

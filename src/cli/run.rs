@@ -16,7 +16,7 @@ use crate::gate::Gate;
 /// Runs the gate until a signal ends it.
 pub(super) async fn run(arguments: &RunArguments) -> u8 {
     let colour = std::io::stderr().is_terminal();
-    let Checked { config, warnings } = match check::load(arguments) {
+    let Checked { config, warnings, .. } = match check::load(arguments) {
         Ok(checked) => checked,
         Err(check::LoadError::Invalid(problems)) => {
             eprintln!("{}", problems.render(colour));

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{DONE, LimitArguments, NO, StatusArguments};
-use crate::admin::{InFlightStatus, Status};
+use crate::admin::{InFlightStatus, StandingStatus, Status};
 
 /// How long a gate on the same machine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -117,7 +117,8 @@ fn text(status: &Status) -> String {
          engine   {name} {url}, {up}{utilization}\n\
          {in_flight}\
          target   {target}\n\
-         of late  TTFB p50 {ttfb_p50} p99 {ttfb_p99}, RTF p50 {rtf_p50} p99 {rtf_p99}\n",
+         of late  TTFB p50 {ttfb_p50} p99 {ttfb_p99}, RTF p50 {rtf_p50} p99 {rtf_p99}\n\
+         {verdict}",
         version = status.version,
         uptime = span(status.uptime_seconds.floor()),
         running = status.running,
@@ -133,6 +134,7 @@ fn text(status: &Status) -> String {
         up = if status.engine.up { "up" } else { "down" },
         utilization = utilization.unwrap_or_default(),
         in_flight = in_flight(status),
+        verdict = verdict(status),
         target = status.target,
         ttfb_p50 = figure(window.ttfb_p50_seconds, " s"),
         ttfb_p99 = figure(window.ttfb_p99_seconds, " s"),
@@ -156,6 +158,21 @@ fn in_flight(status: &Status) -> String {
     }
     if status.observing {
         lines += "         observing: everybody is let in, whatever the limit\n";
+    }
+    lines
+}
+
+/// What production says of the limit, and the clauses that it does not keep.
+fn verdict(status: &Status) -> String {
+    if status.proof.is_empty() {
+        return String::new();
+    }
+    let mut lines = format!("limit    {}\nadvice   {}\n", status.proof, status.advice);
+    for one in status.standings.iter().filter(|one| matches!(one.verdict.as_str(), "missed" | "unsure")) {
+        let StandingStatus { clause, window_seconds, verdict, events, bad, burn_rate } = one;
+        let last = span(*window_seconds as f64);
+        let burns = burn_rate.map_or(String::new(), |rate| format!(", {rate:.1} times what it allows"));
+        lines += &format!("         {clause}, last {last}: {verdict}, {bad} of {events} bad{burns}\n");
     }
     lines
 }

@@ -7,7 +7,7 @@ use super::read::Section;
 use super::sections::{
     Admin, Admission, BODY_BYTES_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, Config, Engine, Forwarding,
     HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, Limits, Listener, Log, MESSAGE_BYTES_MAX,
-    Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, WebSocket,
+    Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, Tuned, WebSocket,
 };
 use super::values::{ForwardedHeaders, LogFormat, Surface, WhenFull};
 
@@ -63,6 +63,24 @@ fn engine(table: &mut Section<'_, '_>) -> Engine {
         health_interval: table.get("health_interval", default.health_interval, &positive),
         health_timeout: table.get("health_timeout", default.health_timeout, &positive),
         cancel_linger: table.get("cancel_linger", default.cancel_linger, duration(Duration::ZERO)),
+        tuned: table.table("tuned", tuned),
+    }
+}
+
+fn tuned(table: &mut Section<'_, '_>) -> Tuned {
+    Tuned {
+        level: table.find_value("level", parse::concurrency_max),
+        target: table.find_value("target", parse::target),
+        model: table.find_value("model", name),
+        image: table.find_value("image", name),
+        gpu: table.find_value("gpu", name),
+        variables: table.find_value("variables", list_of(0, name)).unwrap_or_default(),
+        ttfb: table.find_value("ttfb", duration(Duration::ZERO)),
+        rtf: table.find_value("rtf", parse::factor(0.0..=1000.0)),
+        samples: table.find_value("samples", whole(0..=u64::from(u32::MAX))),
+        confidence: table.find_value("confidence", parse::factor(0.0..=1.0)),
+        date: table.find_value("date", name),
+        tool_version: table.find_value("tool_version", name),
     }
 }
 

@@ -72,6 +72,19 @@ pub(super) fn whole<T: TryFrom<u64>>(
     }
 }
 
+/// A number within `range`, whole or not.
+pub(super) fn factor(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Result<f64, Wrong> {
+    move |value| {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let number = match value {
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+            _ => return Err(Wrong::kind(expected, value)),
+        };
+        number.filter(|number| range.contains(number)).ok_or_else(|| Wrong::new(expected, "out of range"))
+    }
+}
+
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     let expected = "`true` or `false`";
     value.as_bool().ok_or_else(|| match value.as_str() {

@@ -149,7 +149,10 @@ impl<'a> Section<'_, 'a> {
             }
             table
         });
-        self.child(name.to_owned(), format!("[{name}]"), table, read)
+        // A table within a list's element is written without the element's number.
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        let title = format!("[{}]", plain(&format!("{path}.")).trim_end_matches('.'));
+        self.child(path, title, table, read)
     }
 
     /// The tables of the list named `name`, one at least: an absent or empty list is one table of defaults.
@@ -225,6 +228,15 @@ impl<'a> Section<'_, 'a> {
         }
         self.reader.keys.insert(key);
         value
+    }
+
+    /// The value of a key that has no default.
+    pub(super) fn find_value<T>(
+        &mut self,
+        name: &'static str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        self.get(name, None, |value| read(value).map(Some))
     }
 
     /// `base` is where the parsed text begins in its source.

@@ -14,6 +14,7 @@ use super::values::{EngineUrl, QueueWaitMax, Surface, WhenFull};
 pub(super) struct Findings {
     pub(super) errors: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
+    pub(super) provenance: Vec<Problem>,
 }
 
 /// How many tables a list may have: a second engine is not served yet.
@@ -41,6 +42,7 @@ pub(super) fn check(config: &Config, reader: &Reader<'_>) -> Findings {
     rules.waiting(config);
     rules.patience(config);
     rules.admin_is_local(config);
+    rules.limit_is_proved(config);
     rules.findings
 }
 
@@ -152,6 +154,33 @@ impl Rules<'_, '_> {
             let keys = [("engine.0.first_byte_timeout", bound.as_str()), ("target.slo", "the target")];
             let help = "a synthesis that would still be good ends as `engine_timeout`";
             self.findings.warnings.extend(self.problem(title, keys, help));
+        }
+    }
+
+    fn limit_is_proved(&mut self, config: &Config) {
+        const LIMIT: &str = "engine.0.concurrency_max";
+        let (tuned, limit) = (&config.engine.tuned, config.engine.concurrency_max);
+        let help = "`rime-gate tune` finds the limit and writes down how, in `[engine.tuned]`";
+        let Some(level) = tuned.level else {
+            let title = "nothing says how the limit was found".to_owned();
+            let problem = self.problem(title, [(LIMIT, ""), (LIMIT, "")], help);
+            self.findings.provenance.extend(problem);
+            return;
+        };
+        if level < limit {
+            let title = format!("the limit is above what was proved: {limit} for {level}");
+            let keys = [(LIMIT, "the limit"), ("engine.0.tuned.level", "what was proved")];
+            let problem =
+                self.problem(title, keys, "every synthesis beyond it is a guess: lower it, or tune again");
+            self.findings.provenance.extend(problem);
+        }
+        if let Some(target) = tuned.target.filter(|target| *target != config.target.slo) {
+            let title = "the limit was proved for another target".to_owned();
+            let now = format!("the target is {}", config.target.slo);
+            let keys = [("engine.0.tuned.target", now.as_str()), ("target.slo", "the target")];
+            let problem =
+                self.problem(title, keys, &format!("it says nothing about this one; {target} was proved"));
+            self.findings.provenance.extend(problem);
         }
     }
 

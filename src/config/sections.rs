@@ -129,7 +129,7 @@ impl Default for Listener {
 }
 
 /// `[[engine]]`: the engine behind the gate. Exactly one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Engine {
     /// Name of the engine in metrics and logs.
@@ -178,6 +178,71 @@ pub struct Engine {
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(with = "DurationText")]
     pub cancel_linger: Duration,
+    /// How the limit was found.
+    #[serde(skip_serializing_if = "Tuned::is_empty")]
+    pub tuned: Tuned,
+}
+
+/// `[engine.tuned]`: how the limit was found; written by `rime-gate tune`. Every key may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tuned {
+    /// The greatest number in flight that was proved to keep the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 1, max = CONCURRENCY_MAX))]
+    pub level: Option<NonZeroU32>,
+    /// The target that it was proved for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub target: Option<Target>,
+    /// The model that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub model: Option<String>,
+    /// The engine's image, with its tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub image: Option<String>,
+    /// The GPU that it ran on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub gpu: Option<String>,
+    /// The engine's variables, each as `NAME=value`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = LIST_MAX))]
+    pub variables: Vec<String>,
+    /// The 99th percentile of TTFB at that level.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_duration")]
+    #[schemars(with = "DurationText")]
+    pub ttfb: Option<Duration>,
+    /// The 99th percentile of RTF at that level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
+    pub rtf: Option<f64>,
+    /// Syntheses that the proof rests on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub samples: Option<u64>,
+    /// How certain the proof is, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
+    pub confidence: Option<f64>,
+    /// When it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub date: Option<String>,
+    /// The version of the tool that measured it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub tool_version: Option<String>,
+}
+
+impl Tuned {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Engine {
@@ -198,6 +263,7 @@ impl Default for Engine {
             health_interval: Duration::from_secs(2),
             health_timeout: Duration::from_secs(1),
             cancel_linger: Duration::from_millis(100),
+            tuned: Tuned::default(),
         }
     }
 }
@@ -425,6 +491,12 @@ fn one_element<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<
 #[allow(clippy::ref_option)]
 fn empty_for_none<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(value.as_deref().unwrap_or_default())
+}
+
+// As above.
+#[allow(clippy::ref_option)]
+fn optional_duration<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serialize_duration(&value.unwrap_or_default(), serializer)
 }
 
 fn header_name<S: Serializer>(value: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {

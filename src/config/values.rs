@@ -73,7 +73,8 @@ pub enum WhenFull {
 
 impl WhenFull {
     /// Every choice with its name in the file.
-    pub const CHOICES: &'static [(&'static str, Self)] = &[("queue", Self::Queue), ("reject", Self::Reject), ("observe", Self::Observe)];
+    pub const CHOICES: &'static [(&'static str, Self)] =
+        &[("queue", Self::Queue), ("reject", Self::Reject), ("observe", Self::Observe)];
 }
 
 /// How long a synthesis may wait for a slot.

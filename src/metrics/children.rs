@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::families::{self as family, Family};
 use super::{CODE_CALLER_GONE, Levels, Model, OTHER_MODEL, Protocol, Settings};
+use crate::advice::{Advice, Live, Proof, Verdict};
 use crate::audio::{Format, Unknown};
 use crate::meter::{Measured, Outcome};
 use crate::refusal::Reason;
@@ -262,6 +263,28 @@ fn clauses(registry: &Registry, target: &Target) -> Vec<OfClause> {
     target.clauses().map(of).collect()
 }
 
+/// One clause over one window.
+#[derive(Debug)]
+struct OfWindow {
+    burn: Gauge,
+    met: Gauge,
+}
+
+fn standings(registry: &Registry, target: &Target) -> Vec<OfWindow> {
+    let (burn, met) = (gauges(registry, &family::BURN_RATE), gauges(registry, &family::SLO_MET));
+    let mut all = Vec::new();
+    for clause in target.clauses() {
+        for window in ["1m", "5m", "1h"] {
+            let labels = [clause.label(), window];
+            let of = OfWindow { burn: burn.with_label_values(&labels), met: met.with_label_values(&labels) };
+            of.burn.set(f64::NAN);
+            of.met.set(f64::NAN);
+            all.push(of);
+        }
+    }
+    all
+}
+
 /// What is set when it is scraped.
 #[derive(Debug)]
 pub(super) struct Gauges {
@@ -274,6 +297,10 @@ pub(super) struct Gauges {
     window_ttfb: [Gauge; PERCENTILES.len()],
     window_rtf: [Gauge; PERCENTILES.len()],
     window_inflight: [Gauge; 4],
+    standings: Vec<OfWindow>,
+    limit_proved: Gauge,
+    limit_advised: Gauge,
+    slowdown: Gauge,
     sockets: Gauge,
     engine_up: Vec<Gauge>,
     engine_utilization: Vec<Gauge>,
@@ -291,6 +318,9 @@ impl Gauges {
             let gauges = gauges(registry, family);
             settings.engines.iter().map(|engine| gauges.with_label_values(&[engine.as_str()])).collect()
         };
+        let tuned = settings.tuned.each_ref().map(String::as_str);
+        let is_tuned = f64::from(u8::from(settings.is_tuned));
+        gauges(registry, &family::TUNED_INFO).with_label_values(&tuned).set(is_tuned);
         let inflight = gauges(registry, &family::INFLIGHT);
         gauges(registry, &family::BUILD_INFO).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         Self {
@@ -306,11 +336,31 @@ impl Gauges {
                 let gauges = gauges(registry, &family::WINDOW_INFLIGHT);
                 ["50", "90", "99", "100"].map(|label| gauges.with_label_values(&[label]))
             },
+            standings: standings(registry, &settings.target),
+            limit_proved: gauge(&family::LIMIT_PROVED),
+            limit_advised: gauge(&family::LIMIT_ADVISED),
+            slowdown: gauge(&family::SLOWDOWN),
             sockets: gauge(&family::SOCKETS),
             engine_up: engines(&family::ENGINE_UP),
             engine_utilization: engines(&family::ENGINE_UTILIZATION),
             draining: gauge(&family::DRAINING),
         }
+    }
+
+    /// What production says of the limit.
+    pub(super) fn judge(&self, live: &Live, advice: &Advice) {
+        // Made from the same clauses and windows, in the same order.
+        for (gauges, standing) in self.standings.iter().zip(&live.standings) {
+            gauges.burn.set(standing.burn_rate().unwrap_or(f64::NAN));
+            gauges.met.set(match standing.verdict {
+                Verdict::Met => 1.0,
+                Verdict::Missed => 0.0,
+                Verdict::Idle | Verdict::Unsure => f64::NAN,
+            });
+        }
+        self.limit_proved.set(f64::from(u8::from(live.proof == Proof::Proved)));
+        self.limit_advised.set(advice.limit(live.limit).map_or(f64::NAN, f64::from));
+        self.slowdown.set(live.slower.map_or(1.0, |slower| slower.ratio));
     }
 
     pub(super) fn set(&self, levels: &Levels, window: &Window) {

@@ -131,6 +131,18 @@ families! {
         "Real-time factor over the last five minutes; NaN without a sample."
     WINDOW_INFLIGHT "window_inflight_syntheses" Gauge ["percentile"]
         "Syntheses in flight over the last five minutes, by the share of the busy time; 100 is the peak."
+    BURN_RATE "slo_burn_rate" Gauge ["slo", "window"]
+        "How many times faster than a clause of the target allows bad syntheses come, TTFB from dispatch; NaN without any."
+    SLO_MET "slo_met" Gauge ["slo", "window"]
+        "1 where a clause of the target is met, 0 where it is missed beyond chance, NaN where neither is certain."
+    LIMIT_PROVED "limit_proved" Gauge []
+        "Whether the limit in force is proved, and nothing in production speaks against it."
+    LIMIT_ADVISED "concurrency_limit_advised" Gauge []
+        "The limit that the engine's speed at each level of load would bear; NaN where there is too little load to say."
+    SLOWDOWN "engine_slowdown_ratio" Gauge []
+        "RTF as a multiple of what it was at the same load; 1 unless the engine has become slower."
+    TUNED_INFO "tuned_info" Gauge ["target", "model", "image", "gpu", "level", "date"]
+        "1, with how the limit was found; 0 where nothing says."
     SOCKETS "websocket_sessions" Gauge []
         "WebSockets open between callers and the engine; none of them is a synthesis."
     ENGINE_UP "engine_up" Gauge ["engine"]

@@ -304,7 +304,7 @@ impl Arrival {
     /// Gives the slot back, at once where the engine never saw the call, and writes it down.
     fn end(&mut self, code: u16, outcome: Outcome, unsent: bool) {
         let Stage::Called(permit) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
-        let waited = permit.waited();
+        let (waited, level) = (permit.waited(), permit.mean_level());
         if unsent {
             drop(permit);
         } else {
@@ -312,7 +312,7 @@ impl Arrival {
         }
         let now = Instant::now();
         let measured = Measured::unanswered(self.at.into_std(), now.into_std(), waited, outcome);
-        self.books.written(now, self.labels(code), &measured);
+        self.books.written(now, self.labels(code), &measured, level);
     }
 }
 

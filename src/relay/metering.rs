@@ -186,30 +186,30 @@ impl Arrival {
         if outcome != Outcome::CallerGone {
             warn!(error = error as &dyn std::error::Error, "the engine did not answer a synthesis");
         }
-        let waited = permit.waited();
+        let (waited, level) = (permit.waited(), permit.mean_level());
         match error {
             EngineError::Connect(_) | EngineError::ConnectTimeout => drop(permit),
             // The request may have reached the engine, and the engine may be at work on it.
             _ => permit.release_after(self.layer.books.cancel_linger),
         }
-        self.write(refusal.reason.answer().http, waited, outcome);
+        self.write(refusal.reason.answer().http, waited, outcome, level);
         refusal
     }
 
     /// The caller went away: while it waited for its slot where `waited` is `None`, else while the engine worked.
     fn given_up(&self, waited: Option<Duration>) {
         match waited {
-            Some(waited) => self.write(CODE_CALLER_GONE, waited, Outcome::CallerGone),
+            Some(waited) => self.write(CODE_CALLER_GONE, waited, Outcome::CallerGone, None),
             None => {
                 self.layer.books.metrics.caller_left_queue(Protocol::Http, self.model, self.at.elapsed());
             }
         }
     }
 
-    fn write(&self, code: u16, waited: Duration, outcome: Outcome) {
+    fn write(&self, code: u16, waited: Duration, outcome: Outcome, level: Option<f64>) {
         let now = Instant::now();
         let measured = Measured::unanswered(self.at.into_std(), now.into_std(), waited, outcome);
-        self.layer.books.written(now, self.labels(code), &measured);
+        self.layer.books.written(now, self.labels(code), &measured, level);
     }
 }
 

@@ -6,9 +6,12 @@ mod rules;
 mod values;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rime_gate::config::{Config, LogFilter, Overrides, QueueWaitMax, Threads, WhenFull};
+use rime_gate::target::Target;
 
 const PROXY_TOML: &str = include_str!("../../proxy.toml");
 fn overrides(sets: &[&str]) -> Overrides {
@@ -47,7 +50,16 @@ fn the_committed_file_names_every_key_and_no_other() {
         let keys = value.as_table().or_else(|| value.as_array()?.first()?.as_table()).unwrap();
         named.extend(keys.keys().map(|key| format!("{table}.{key}")));
     }
-    assert_eq!(named, Config::keys());
+    let (tuned, keys): (BTreeSet<_>, BTreeSet<_>) =
+        Config::keys().into_iter().partition(|key| key.starts_with("engine.tuned."));
+    assert_eq!(named, keys);
+    // What has no default stands there as an example.
+    let (_, example) = PROXY_TOML.split_once("# [engine.tuned]\n").unwrap();
+    let lines = example.lines().map_while(|line| line.strip_prefix("# "));
+    let example: String = lines.map(|line| format!("{line}\n")).collect();
+    let example = example.parse::<toml::Table>().unwrap();
+    assert_eq!(example.keys().map(|key| format!("engine.tuned.{key}")).collect::<BTreeSet<_>>(), tuned);
+    config(&format!("[[engine]]\n[engine.tuned]\n{example}"), &[]);
 }
 
 #[test]
@@ -70,6 +82,10 @@ fn a_written_configuration_reads_as_itself() {
     let mut written =
         config("", &["log.level=warn,rime_gate=debug", "limits.idle_timeout=1m 3s", "forwarding.via="]);
     written.runtime.threads = Threads::Count(3.try_into().unwrap());
+    let tuned = &mut written.engine.tuned;
+    (tuned.level, tuned.target) = (NonZeroU32::new(27), Some(Target::default()));
+    (tuned.ttfb, tuned.rtf, tuned.samples) = (Some(Duration::from_millis(742)), Some(0.98), Some(368));
+    tuned.variables = vec!["DECODER_MAX_BATCH=32".to_owned()];
     for config in [Config::default(), written] {
         let text = toml::to_string(&config).unwrap();
         assert_eq!(self::config(&text, &[]), config, "{text}");

@@ -119,9 +119,11 @@ impl Slots {
         if let Some(index) = self.asked.iter().position(|(asked, _)| asked == run) {
             self.asked.swap_remove(index).1.abort();
         }
+        let mut level = None;
         if let Some(index) = self.taken.iter().position(|taken| taken.run == *run) {
             let permit = self.taken.swap_remove(index).permit;
             let linger = if *engine_let_go { Duration::ZERO } else { self.books.cancel_linger };
+            level = permit.mean_level();
             permit.release_after(linger);
         }
         let metrics = &self.books.metrics;
@@ -130,7 +132,7 @@ impl Slots {
             Phase::Refused(reason) => {
                 metrics.refused(self.protocol, self.model, reason, measured.queue_wait);
             }
-            Phase::Running => self.books.written(now, self.labels(measured), measured),
+            Phase::Running => self.books.written(now, self.labels(measured), measured, level),
         }
     }
 
