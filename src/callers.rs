@@ -7,6 +7,7 @@
 mod agents;
 mod call;
 mod grpc;
+mod manner;
 mod socket;
 mod tally;
 mod v1;
@@ -21,9 +22,11 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+pub use agents::Agents;
+pub use call::Heard;
+pub use manner::{ClockStarts, Manner, Words};
 pub use tally::Tally;
 
-use self::agents::Agents;
 use crate::target::Target;
 
 /// What a voice agent says between two turns: 0.8 to 2.4 seconds of sound at 14 characters a second.
@@ -97,7 +100,7 @@ impl Callers {
     /// Callers who have not begun to call.
     #[must_use]
     pub fn new(load: Load) -> Arc<Self> {
-        let agents = Agents::new(load.address, load.protocol);
+        let agents = Agents::new(load.address, load.protocol, Manner::default());
         Arc::new(Self { agents, load, tally: Mutex::default() })
     }
 
@@ -114,13 +117,14 @@ impl Callers {
     pub async fn run(self: &Arc<Self>) -> Tally {
         let mut random = StdRng::seed_from_u64(self.load.seed);
         let arrivals = arrivals(&self.load, &mut random);
+        let texts: Vec<_> = self.load.texts.iter().map(|text| Arc::new(Words::from(*text))).collect();
         let mut calls = JoinSet::new();
         self.agents.gather(self.load.agents).await;
         let start = Instant::now();
         for after in arrivals {
             let scheduled = start + after;
             let counts = after >= self.load.warm_up;
-            let text = self.load.texts[random.random_range(0..self.load.texts.len())];
+            let text = texts[random.random_range(0..texts.len())].clone();
             sleep_until(scheduled).await;
             while calls.try_join_next().is_some() {}
             let hears = calls.len() < CALLS_MAX;
@@ -139,8 +143,8 @@ impl Callers {
         self.tally()
     }
 
-    async fn call(self: Arc<Self>, scheduled: Instant, text: &'static str, counts: bool) {
-        let heard = self.agents.turn(scheduled, text).await;
+    async fn call(self: Arc<Self>, scheduled: Instant, text: Arc<Words>, counts: bool) {
+        let heard = self.agents.turn(scheduled, &text).await;
         if counts {
             self.lock().record(&heard, &self.load.target);
         }

@@ -5,7 +5,7 @@ pub mod body;
 mod connection;
 pub mod grpc;
 mod health;
-mod orca;
+pub(crate) mod orca;
 mod pool;
 mod socket;
 

@@ -53,7 +53,7 @@
 //!
 //! | level | rooms |
 //! |---|---|
-//! | commands | [`cli`], [`demo`], [`gate`], [`check`] |
+//! | commands | [`cli`], [`bench`], [`demo`], [`gate`], [`check`] |
 //! | doors | [`listener`], [`admin`], [`callers`], [`sim`] (the simulated engine) |
 //! | the way | [`relay`], [`stream`] |
 //! | means | [`admission`], [`engine`], [`metrics`] |
@@ -63,6 +63,7 @@ pub mod admin;
 pub mod admission;
 pub mod advice;
 pub mod audio;
+pub mod bench;
 pub mod callers;
 pub mod check;
 pub mod cli;

@@ -10,13 +10,15 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::call::{self, Heard, Trouble};
+use super::manner::{Manner, Words};
 use super::{Protocol, grpc, v1, ws_json};
 
 /// All agents of one load.
 #[derive(Debug)]
-pub(super) struct Agents {
+pub struct Agents {
     address: SocketAddr,
     protocol: Protocol,
+    manner: Manner,
     /// Those who wait for their turn, the longest idle first, with their lines as far as they have one.
     idle: Mutex<VecDeque<Option<Line>>>,
 }
@@ -48,20 +50,28 @@ impl Turn {
 }
 
 impl Agents {
-    pub(super) fn new(address: SocketAddr, protocol: Protocol) -> Self {
-        Self { address, protocol, idle: Mutex::default() }
+    /// Agents without lines.
+    #[must_use]
+    pub fn new(address: SocketAddr, protocol: Protocol, manner: Manner) -> Self {
+        Self { address, protocol, manner, idle: Mutex::default() }
     }
 
     /// Opens the lines of the first `count` agents. Who cannot be connected now tries again at its turn.
-    pub(super) async fn gather(&self, count: usize) {
+    ///
+    /// # Cancel safety
+    /// Lines that were opened are closed.
+    pub async fn gather(&self, count: usize) {
         let lines = join_all((0..count).map(|_| self.connect())).await;
         self.lock().extend(lines.into_iter().map(Result::ok));
     }
 
-    /// One turn. Its clock started at `scheduled`.
-    pub(super) async fn turn(&self, scheduled: Instant, text: &str) -> Heard {
+    /// One turn, which was due at `due`.
+    ///
+    /// # Cancel safety
+    /// Dropping it hangs up.
+    pub async fn turn(&self, due: Instant, words: &Words) -> Heard {
         if self.protocol == Protocol::Http {
-            return call::call(self.address, scheduled, call::body(text)).await;
+            return call::call(self.address, &self.manner, due, words).await;
         }
         let line = self.lock().pop_front().flatten().and_then(Line::if_open);
         let line = match line {
@@ -70,10 +80,10 @@ impl Agents {
         };
         let (heard, line) = match line {
             Ok(mut line) => {
-                let Turn { heard, reusable } = line.turn(scheduled, text).await;
+                let Turn { heard, reusable } = line.turn(&self.manner, due, words).await;
                 (heard, reusable.then_some(line))
             }
-            Err(_) => (Heard::Failure, None),
+            Err(trouble) => (Heard::failure(trouble), None),
         };
         self.lock().push_back(line);
         heard
@@ -82,8 +92,8 @@ impl Agents {
     async fn connect(&self) -> Result<Line, Trouble> {
         Ok(match self.protocol {
             Protocol::Http => return Err("calls have connections of their own".into()),
-            Protocol::V1 => Line::V1(v1::Line::open(self.address).await?),
-            Protocol::WsJson => Line::WsJson(ws_json::Line::open(self.address).await?),
+            Protocol::V1 => Line::V1(v1::Line::open(self.address, &self.manner).await?),
+            Protocol::WsJson => Line::WsJson(ws_json::Line::open(self.address, &self.manner).await?),
             Protocol::Grpc => Line::Grpc(grpc::Line::open(self.address).await?),
         })
     }
@@ -95,11 +105,12 @@ impl Agents {
 }
 
 impl Line {
-    async fn turn(&mut self, scheduled: Instant, text: &str) -> Turn {
+    async fn turn(&mut self, manner: &Manner, due: Instant, words: &Words) -> Turn {
+        let started = manner.start(due);
         match self {
-            Self::V1(line) => line.turn(scheduled, text).await,
-            Self::WsJson(line) => line.turn(scheduled, text).await,
-            Self::Grpc(line) => line.turn(scheduled, text).await,
+            Self::V1(line) => line.turn(manner, started, words).await,
+            Self::WsJson(line) => line.turn(manner, started, words).await,
+            Self::Grpc(line) => line.turn(manner, started, words).await,
         }
     }
 

@@ -7,10 +7,11 @@ use rimelabs_api::text_to_speech_client::TextToSpeechClient;
 use rimelabs_api::{AudioParameters, SynthesisRequest};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::agents::Turn;
-use super::call::{AUDIO, Heard, Trouble, ended, meter};
+use super::call::{AUDIO, Heard, Trouble, ended};
+use super::manner::{Manner, Words};
 use crate::meter::{Meter, Outcome};
 
 /// An open connection.
@@ -22,25 +23,25 @@ impl Line {
         Ok(Self(TextToSpeechClient::connect(format!("http://{address}")).await?))
     }
 
-    pub(super) async fn turn(&mut self, scheduled: Instant, text: &str) -> Turn {
-        let mut meter = meter(scheduled, Some(AUDIO));
-        match self.listen(text, &mut meter).await {
+    pub(super) async fn turn(&mut self, manner: &Manner, started: Instant, words: &Words) -> Turn {
+        let mut meter = manner.meter_of_audio(started);
+        match self.listen(manner, words, &mut meter).await {
             Ok(()) => Turn::ended(ended(meter, Outcome::Ok)),
             Err(status) => Turn::ended(match status.code() {
-                Code::ResourceExhausted | Code::Unavailable => Heard::Refusal,
-                _ => Heard::Failure,
+                Code::ResourceExhausted | Code::Unavailable => Heard::Refusal(status.message().to_owned()),
+                _ => Heard::failure(status),
             }),
         }
     }
 
-    async fn listen(&mut self, text: &str, meter: &mut Meter) -> Result<(), Status> {
-        let audio_format = Some(AUDIO.to_owned());
-        let request = SynthesisRequest {
-            speaker: Some("luna".to_owned()),
-            text: text.to_owned(),
-            audio_parameters: Some(AudioParameters { audio_format, ..AudioParameters::default() }),
-            ..SynthesisRequest::default()
-        };
+    async fn listen(&mut self, manner: &Manner, words: &Words, meter: &mut Meter) -> Result<(), Status> {
+        let text = words.text.clone();
+        let mut request = Request::new(SynthesisRequest { text, ..order(manner, words) });
+        if let Some(authorization) = &manner.authorization {
+            let value = authorization.as_bytes().try_into();
+            let value = value.map_err(|_| Status::invalid_argument("the authorization is not ASCII"))?;
+            request.metadata_mut().insert("authorization", value);
+        }
         let mut answer = self.0.synthesize(request).await?.into_inner();
         while let Some(message) = answer.message().await? {
             if let Some(Payload::Audio(bytes)) = message.payload {
@@ -48,5 +49,16 @@ impl Line {
             }
         }
         Ok(())
+    }
+}
+
+/// What is asked for with these words; the text comes by itself.
+pub(super) fn order(manner: &Manner, words: &Words) -> SynthesisRequest {
+    let audio_format = Some(AUDIO.to_owned());
+    SynthesisRequest {
+        language: manner.lang_of(words).map(str::to_owned),
+        speaker: manner.speaker_of(words).map(str::to_owned),
+        audio_parameters: Some(AudioParameters { audio_format, ..AudioParameters::default() }),
+        ..SynthesisRequest::default()
     }
 }

@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::call::Trouble;
+use super::manner::Manner;
 
 /// Read buffer of a socket: there are many of them.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
@@ -24,10 +25,16 @@ impl Socket {
         address: SocketAddr,
         path: &str,
         subprotocol: Option<&'static str>,
+        manner: &Manner,
     ) -> Result<Self, Trouble> {
         let mut request = format!("ws://{address}{path}").into_client_request()?;
         let headers = request.headers_mut();
-        headers.insert("authorization", HeaderValue::from_static("Bearer none"));
+        // An engine whose licence is its own still wants to be told something.
+        let nobody = HeaderValue::from_static("Bearer none");
+        headers.insert("authorization", manner.authorization.clone().unwrap_or(nobody));
+        if let Some(host) = manner.host.as_deref() {
+            headers.insert("host", HeaderValue::from_str(host)?);
+        }
         if let Some(subprotocol) = subprotocol {
             headers.insert("sec-websocket-protocol", HeaderValue::from_static(subprotocol));
         }

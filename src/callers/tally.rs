@@ -53,8 +53,8 @@ impl Tally {
     pub(super) fn record(&mut self, heard: &Heard, target: &Target) {
         match heard {
             Heard::Answer(measured) => self.record_answer(measured, target),
-            Heard::Refusal => self.refused += 1,
-            Heard::Failure => self.failed += 1,
+            Heard::Refusal(_) => self.refused += 1,
+            Heard::Failure(_) => self.failed += 1,
         }
     }
 
@@ -136,8 +136,8 @@ mod tests {
             answer(300, 1.01, false, Outcome::Ok),
             answer(300, 0.9, true, Outcome::Ok),
             answer(300, 0.9, false, Outcome::Truncated),
-            Heard::Refusal,
-            Heard::Failure,
+            Heard::Refusal("queue_full".to_owned()),
+            Heard::Failure("gone".to_owned()),
         ] {
             tally.record(&heard, &Target::default());
         }

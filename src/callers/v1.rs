@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use prost::Message as _;
 use rimelabs_api::web_socket_request::Payload as Request;
 use rimelabs_api::web_socket_response::Payload as Response;
-use rimelabs_api::{AudioParameters, SynthesisRequest, WebSocketEnd, WebSocketRequest, WebSocketResponse};
+use rimelabs_api::{WebSocketEnd, WebSocketRequest, WebSocketResponse};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::agents::Turn;
-use super::call::{AUDIO, Heard, Trouble, ended, meter};
+use super::call::{Heard, Trouble, ended};
+use super::grpc;
+use super::manner::{Manner, Words};
 use super::socket::Socket;
 use crate::meter::Outcome;
 
@@ -22,8 +24,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) async fn open(address: SocketAddr) -> Result<Self, Trouble> {
-        let mut line = Self { socket: Socket::open(address, "/ws", Some("rime.v1.binary")).await?, turns: 0 };
+    pub(super) async fn open(address: SocketAddr, manner: &Manner) -> Result<Self, Trouble> {
+        let socket = Socket::open(address, "/ws", Some("rime.v1.binary"), manner).await?;
+        let mut line = Self { socket, turns: 0 };
         match line.next().await.and_then(|response| response.payload) {
             Some(Response::Ready(_)) => Ok(line),
             _ => Err("the socket did not become ready".into()),
@@ -34,19 +37,19 @@ impl Line {
         self.socket.is_open()
     }
 
-    pub(super) async fn turn(&mut self, scheduled: Instant, text: &str) -> Turn {
+    pub(super) async fn turn(&mut self, manner: &Manner, started: Instant, words: &Words) -> Turn {
         self.turns += 1;
         let context = format!("turn-{}", self.turns);
-        if self.say(&context, text).await.is_err() {
-            return Turn::broken(Heard::Failure);
+        if let Err(trouble) = self.say(&context, manner, words).await {
+            return Turn::broken(Heard::failure(trouble));
         }
-        let mut meter = meter(scheduled, Some(AUDIO));
+        let mut meter = manner.meter_of_audio(started);
         loop {
             let Some(response) = self.next().await else {
                 return Turn::broken(ended(meter, Outcome::Truncated));
             };
             if response.context_id != context {
-                return Turn::broken(Heard::Failure);
+                return Turn::broken(Heard::failure("the engine spoke of another context"));
             }
             match response.payload {
                 Some(Response::Started(_)) => {}
@@ -56,21 +59,17 @@ impl Line {
                 Some(Response::Done(_)) => return Turn::ended(ended(meter, Outcome::Ok)),
                 Some(Response::Error(error)) => {
                     let refused = matches!(error.kind.as_str(), "resource_exhausted" | "unavailable");
-                    return Turn::ended(if refused { Heard::Refusal } else { Heard::Failure });
+                    let heard = if refused { Heard::Refusal } else { Heard::Failure };
+                    return Turn::ended(heard(format!("{}: {}", error.kind, error.message)));
                 }
-                _ => return Turn::broken(Heard::Failure),
+                _ => return Turn::broken(Heard::failure("the engine ended the turn without a word of why")),
             }
         }
     }
 
-    async fn say(&mut self, context: &str, text: &str) -> Result<(), Trouble> {
-        let audio_format = Some(AUDIO.to_owned());
-        let start = SynthesisRequest {
-            speaker: Some("luna".to_owned()),
-            audio_parameters: Some(AudioParameters { audio_format, ..AudioParameters::default() }),
-            ..SynthesisRequest::default()
-        };
-        let said = [Request::Start(start), Request::Text(text.to_owned()), Request::End(WebSocketEnd {})];
+    async fn say(&mut self, context: &str, manner: &Manner, words: &Words) -> Result<(), Trouble> {
+        let start = grpc::order(manner, words);
+        let said = [Request::Start(start), Request::Text(words.text.clone()), Request::End(WebSocketEnd {})];
         for payload in said {
             let request = WebSocketRequest { context_id: context.to_owned(), payload: Some(payload) };
             self.socket.send(request.encode_to_vec()).await?;

@@ -7,7 +7,7 @@ pub(super) const LOAD_METRICS: &str = "endpoint-load-metrics";
 
 /// The engine's utilization, 1.0 being full: `application_utilization`, or the name that Rime's image of 20251220
 /// used. `None` where the answer reports none.
-pub(super) fn utilization(headers: &HeaderMap) -> Option<f64> {
+pub(crate) fn utilization(headers: &HeaderMap) -> Option<f64> {
     let report = headers.get(LOAD_METRICS)?.to_str().ok()?.strip_prefix("TEXT ")?;
     report.split(',').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
