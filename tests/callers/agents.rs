@@ -254,6 +254,25 @@ fn livekit_on_v1_in_json_is_heard_after_all_that_a_day_brings() {
     livekit("v1-json", Some("v1"), &429.into());
 }
 
+/// On the legacy socket the plugin tells nothing of an interruption: it reads no more, and keeps the socket.
+#[test]
+fn livekit_on_ws3_that_listens_no_more_gives_its_slot_back() {
+    let engine = Engine::start(&["--profile", "test-fast"]);
+    let arguments = ["--concurrency-max", "1", "--set", "limits.caller_stall_timeout=1s"];
+    let gate = Gate::start(&engine, &arguments);
+    let seconds = seconds(&engine);
+    let agent = Agent::start("livekit_turns.py", "ws3", &gate);
+    let mut day = Day { engine, gate, agent, seconds };
+    // Far more sound than fits between the gate and a caller that does not read.
+    day.agent.0.hears(&format!("interrupt {}", "This sentence is one of very many. ".repeat(600)));
+    day.agent.end_of_turn();
+    eventually("the slot is back", || day.gate.status("running") == 0.0);
+    assert_eq!(day.engine.count("/syntheses/cancelled"), 1);
+    assert_eq!(day.engine.count("/sockets/ws-json/open"), 1);
+    day.agent.turn_with_audio(seconds);
+    day.ends();
+}
+
 #[test]
 fn pipecat_on_http_is_heard_after_all_that_a_day_brings() {
     pipecat("http", None, "Rime TTS error: HTTP 429");
