@@ -15,12 +15,17 @@
 //! # }
 //! ```
 
+pub mod gate;
 pub mod hunt;
+mod idle;
 pub mod load;
+pub mod page;
+pub mod report;
 pub mod sample;
 pub mod search;
 pub mod statistics;
 pub mod texts;
+pub mod view;
 
 use std::io;
 use std::net::SocketAddr;
@@ -205,6 +210,14 @@ impl Bench {
         self
     }
 
+    /// Why the engine seems to be at work for others; nothing if it does not.
+    ///
+    /// # Cancel safety
+    /// Dropping it hangs up.
+    pub async fn busy(&self) -> Option<String> {
+        idle::busy(self, &self.crowd(ClockStarts::Sent)).await
+    }
+
     fn crowd(&self, clock_starts: ClockStarts) -> Arc<Crowd> {
         let manner = Manner { clock_starts, ..self.manner.clone() };
         Crowd::new(Agents::new(self.address, self.protocol, manner), &self.texts, self.timeout)
@@ -255,7 +268,7 @@ pub async fn find_limit(
             }
         }
         let level = hunt.level(look);
-        level.saw(began.elapsed(), crowd.peak());
+        level.saw(began.elapsed(), &crowd);
         watch(Event::Ended(look, level));
         hunt.close(look);
         looks += 1;
@@ -306,7 +319,27 @@ pub async fn measure(bench: &Bench, load: Load, watch: &mut (dyn FnMut(Event<'_>
         }
         Load::Rate(rate) => crowd.rate(rate, bench.seed, WARM_UP, deadline, listener).await,
     }
-    level.saw(began.elapsed(), crowd.peak());
+    level.saw(began.elapsed(), &crowd);
     watch(Event::Ended(look, &level));
     level
+}
+
+impl Unit {
+    /// As JSON has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Sessions => "sessions",
+        }
+    }
+
+    /// As people say it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::InFlight => "in flight",
+            Self::Sessions => "sessions",
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! TTFB counts from the moment it meant to call, so that a stall hides nothing ("no coordinated omission").
 
 mod agents;
+mod ask;
 mod call;
 mod grpc;
 mod manner;
@@ -23,7 +24,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use agents::Agents;
+pub use ask::ask;
 pub use call::Heard;
+pub(crate) use call::call_and_report;
 pub use manner::{ClockStarts, Manner, Words};
 pub use tally::Tally;
 

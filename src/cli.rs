@@ -1,8 +1,10 @@
 //! The commands and their arguments: what an operator types. Each command's work is done by its own room.
 
+mod bench;
 mod run;
 mod status;
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ pub enum Command {
     Engine(Box<sim::arguments::Arguments>),
     /// Show what the gate is for: an overloaded simulated engine, without the gate and with it
     Demo(demo::DemoArguments),
+    /// Find the most syntheses at once that keep a target, or measure one load
+    Bench(Box<bench::BenchArguments>),
     /// Check a configuration file
     Check(CheckArguments),
     /// Show the state of a running gate
@@ -56,7 +60,7 @@ pub struct CheckArguments {
 }
 
 /// Where a running gate is reached.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct AdminArguments {
     /// The gate's admin address
     #[arg(long, value_name = "ADDR", env = "RIME_GATE_ADMIN_ADDRESS", default_value = "127.0.0.1:9465")]
@@ -93,6 +97,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Engine(arguments) => return sim::arguments::run(*arguments).await,
         Command::Run(arguments) => Ok(run::run(&arguments).await),
         Command::Demo(arguments) => Ok(demonstrate(&arguments).await),
+        Command::Bench(arguments) => Ok(bench::run(&arguments).await),
         Command::Check(arguments) => Ok(check::run(&arguments.file)),
         Command::Status(arguments) => status::show(&arguments).await,
         Command::Limit(arguments) => status::limit(&arguments).await,
@@ -109,4 +114,15 @@ async fn demonstrate(arguments: &demo::DemoArguments) -> u8 {
             NO
         }
     }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
 }

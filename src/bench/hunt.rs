@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::load::Crowd;
 use super::sample::{Sample, Samples};
 use super::search::{Effort, Look, Search};
 use super::statistics::{Confidence, Judge, Verdict};
@@ -40,6 +41,8 @@ pub struct Level {
     pub lasted: Duration,
     /// The most syntheses at once.
     pub peak: u32,
+    /// The time of all syntheses together.
+    pub busy: Duration,
 }
 
 impl Level {
@@ -47,7 +50,14 @@ impl Level {
     #[must_use]
     pub fn new(level: u32, quest: &Quest) -> Self {
         let judge = Judge::new(&quest.target, quest.confidence);
-        Self { level, judge, samples: Samples::default(), lasted: Duration::ZERO, peak: 0 }
+        Self {
+            level,
+            judge,
+            samples: Samples::default(),
+            lasted: Duration::ZERO,
+            peak: 0,
+            busy: Duration::ZERO,
+        }
     }
 
     /// Takes in a synthesis. They are to come in the order in which they were begun.
@@ -56,10 +66,17 @@ impl Level {
         self.samples.all.push(sample);
     }
 
-    /// Adds a look that `lasted` so long, with at most `peak` at once.
-    pub fn saw(&mut self, lasted: Duration, peak: u32) {
+    /// Adds a look that `lasted` so long, by this crowd.
+    pub(super) fn saw(&mut self, lasted: Duration, crowd: &Crowd) {
         self.lasted += lasted;
-        self.peak = self.peak.max(peak);
+        self.peak = self.peak.max(crowd.peak());
+        self.busy += crowd.busy();
+    }
+
+    /// How many ran at once, on average over time.
+    #[must_use]
+    pub fn in_flight_mean(&self) -> f64 {
+        self.busy.as_secs_f64() / self.lasted.as_secs_f64().max(f64::EPSILON)
     }
 
     /// Whether that is all that a look of this effort wants to hear.
@@ -77,7 +94,7 @@ impl Level {
 }
 
 /// Syntheses of a glance at `level`.
-fn glance(level: u32, quest: &Quest) -> u64 {
+pub(super) fn glance(level: u32, quest: &Quest) -> u64 {
     let least = if level == 1 { FIRST_GLANCE } else { super::statistics::FIRST_LOOK };
     (quest.glance * u64::from(level)).clamp(least, quest.samples_max.max(least))
 }

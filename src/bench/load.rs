@@ -67,6 +67,7 @@ pub struct Crowd {
     timeout: Duration,
     in_flight: AtomicU32,
     peak: AtomicU32,
+    busy_micros: AtomicU64,
 }
 
 impl Crowd {
@@ -74,13 +75,20 @@ impl Crowd {
     #[must_use]
     pub fn new(agents: Agents, texts: &[Words], timeout: Duration) -> Arc<Self> {
         let texts = texts.iter().cloned().map(Arc::new).collect();
-        Arc::new(Self { agents, texts, timeout, in_flight: AtomicU32::new(0), peak: AtomicU32::new(0) })
+        let (in_flight, peak, busy_micros) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        Arc::new(Self { agents, texts, timeout, in_flight, peak, busy_micros })
     }
 
     /// The most calls at once so far.
     #[must_use]
     pub fn peak(&self) -> u32 {
         self.peak.load(Relaxed)
+    }
+
+    /// The time of all calls that have ended, together.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        Duration::from_micros(self.busy_micros.load(Relaxed))
     }
 
     fn text(&self, random: &mut StdRng) -> Arc<Words> {
@@ -94,6 +102,8 @@ impl Crowd {
         let began = Instant::now();
         let heard = timeout(self.timeout, self.agents.turn(due, words)).await;
         self.in_flight.fetch_sub(1, Relaxed);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.busy_micros.fetch_add(micros, Relaxed);
         match heard {
             Ok(heard) => Sample::of(heard, began.elapsed()),
             Err(_) => Sample {

@@ -66,7 +66,7 @@ pub(super) async fn call(address: SocketAddr, manner: &Manner, due: Instant, wor
 }
 
 /// The same; and what the engine reports of its own load (ORCA), if it does.
-pub(super) async fn call_and_report(
+pub(crate) async fn call_and_report(
     address: SocketAddr,
     manner: &Manner,
     due: Instant,

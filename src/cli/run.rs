@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{DONE, NO};
+use super::{DONE, NO, chain};
 use crate::check;
 use crate::config::{Checked, Config, Log, LogFormat, RunArguments};
 use crate::gate::Gate;
@@ -79,15 +79,4 @@ fn log(settings: &Log) {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
 }

@@ -385,7 +385,7 @@ pub struct WebSocket {
 impl Default for WebSocket {
     fn default() -> Self {
         Self {
-            sockets_max: 4_096,
+            sockets_max: 16_384,
             message_bytes_max: 1_048_576,
             contexts_max: 64,
             held_bytes_max: 65_536,

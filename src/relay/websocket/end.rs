@@ -15,8 +15,12 @@ use tokio_tungstenite::tungstenite::{self, Error, Utf8Bytes};
 
 use crate::protocol::websocket::Message;
 
-/// What is read at once from a socket. Most messages of the engine fit; a longer one is collected.
-const READ_BYTES: usize = 8 * 1024;
+/// What is read at once from the engine: most of its chunks fit. The library clears as much before each read, so that an
+/// idle socket has all of it in memory.
+const ENGINE_READ_BYTES: usize = 6 * 1024;
+
+/// What is read at once from a caller: text comes in words and sentences.
+const CALLER_READ_BYTES: usize = 1024;
 
 /// Bytes on their way to one end, beyond which the other is no longer read.
 pub(super) const SEND_AHEAD_BYTES_MAX: usize = 64 * 1024;
@@ -53,8 +57,9 @@ pub(super) struct End {
 
 impl End {
     pub(super) async fn new(io: Upgraded, role: Role, message_bytes_max: usize) -> Self {
+        let read_bytes = if role == Role::Server { CALLER_READ_BYTES } else { ENGINE_READ_BYTES };
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
+            .read_buffer_size(read_bytes)
             .write_buffer_size(SEND_AHEAD_BYTES_MAX)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
