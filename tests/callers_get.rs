@@ -6,7 +6,8 @@
 //!
 //! `RIME_GATE_TEST_SECONDS` shortens the minute that each load lasts. `RIME_GATE_TEST_PEERS=1` also measures the same
 //! load without a gate and through `haproxy`, if it is installed, for the table in the README.
-//! `RIME_GATE_TEST_PROTOCOL=v1` (or `ws-json`) lets 120 agents with a socket each make the same load.
+//! The load is made over HTTP, and then by 120 agents with a v1 socket each; `RIME_GATE_TEST_PROTOCOL=ws-json` (or any
+//! other) measures that protocol alone.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -63,30 +64,32 @@ fn an_untuned_gate_keeps_an_overloaded_engine_as_useful_as_it_can_be() {
     let seconds = std::env::var("RIME_GATE_TEST_SECONDS").ok().map_or(60, |value| value.parse().unwrap());
     let seconds = Duration::from_secs(seconds);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    println!("before, load, share of capacity, counts, TTFB and RTF of those let in:");
-    let gated = runtime.block_on(measure(Before::Gate, seconds));
-    if std::env::var_os("RIME_GATE_TEST_PEERS").is_some() {
-        for peer in [Before::Haproxy(1_000), Before::Haproxy(700), Before::Nothing] {
-            let installed = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
-            if peer == Before::Nothing || installed {
-                runtime.block_on(measure(peer, seconds));
+    for protocol in protocols() {
+        println!("{protocol:?}: before, load, share of capacity, counts, TTFB and RTF of those let in:");
+        let gated = runtime.block_on(measure(Before::Gate, protocol, seconds));
+        if std::env::var_os("RIME_GATE_TEST_PEERS").is_some() {
+            for peer in [Before::Haproxy(1_000), Before::Haproxy(700), Before::Nothing] {
+                let installed = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
+                if peer == Before::Nothing || installed {
+                    runtime.block_on(measure(peer, protocol, seconds));
+                }
             }
         }
-    }
-    for (row, (load, bound)) in gated.iter().zip(BOUNDS) {
-        assert_eq!(row.peak, u64::from(LIMIT.get()), "most at once in the engine at {load} times");
-        assert!(
-            row.share >= bound,
-            "at {load} times the capacity {:.3} of it was good, not {bound}\n{}",
-            row.share,
-            row.notes
-        );
+        for (row, (load, bound)) in gated.iter().zip(BOUNDS) {
+            assert_eq!(row.peak, u64::from(LIMIT.get()), "most at once in the engine at {load} times");
+            assert!(
+                row.share >= bound,
+                "{protocol:?}: at {load} times the capacity {:.3} of it was good, not {bound}\n{}",
+                row.share,
+                row.notes
+            );
+        }
     }
 }
 
 /// All three loads at the same time, each with an engine of its own; printed row by row.
-async fn measure(before: Before, seconds: Duration) -> Vec<Row> {
-    let [one, half, three] = BOUNDS.map(|(load, _)| row(before, load, seconds));
+async fn measure(before: Before, protocol: Protocol, seconds: Duration) -> Vec<Row> {
+    let [one, half, three] = BOUNDS.map(|(load, _)| row(before, protocol, load, seconds));
     let (one, half, three) = tokio::join!(one, half, three);
     let rows = vec![one, half, three];
     for row in &rows {
@@ -96,7 +99,7 @@ async fn measure(before: Before, seconds: Duration) -> Vec<Row> {
     rows
 }
 
-async fn row(before: Before, load: f64, seconds: Duration) -> Row {
+async fn row(before: Before, protocol: Protocol, load: f64, seconds: Duration) -> Row {
     let profile = Profile::named("edge-20").unwrap();
     let capacity = capacity_per_second(&profile, profile.variables, LIMIT.get(), TEXTS, SEED);
     let engine = sim::start(Settings { profile, seed: SEED, ..Settings::default() }).await.unwrap();
@@ -109,7 +112,7 @@ async fn row(before: Before, load: f64, seconds: Duration) -> Row {
     let through = through.or(haproxy.as_ref().map(|haproxy| haproxy.address));
     let callers = Callers::new(Load {
         address: through.unwrap_or(engine.address()),
-        protocol: protocol(),
+        protocol,
         agents: AGENTS,
         rate: capacity * load,
         warm_up: WARM_UP,
@@ -141,9 +144,12 @@ fn gate(engine: SocketAddr) -> Gate {
     Gate::start(config).unwrap()
 }
 
-fn protocol() -> Protocol {
-    let name = std::env::var("RIME_GATE_TEST_PROTOCOL").ok();
-    name.map_or(Protocol::Http, |name| clap::ValueEnum::from_str(&name, false).unwrap())
+/// The protocols that are measured, one after the other.
+fn protocols() -> Vec<Protocol> {
+    match std::env::var("RIME_GATE_TEST_PROTOCOL") {
+        Ok(name) => vec![clap::ValueEnum::from_str(&name, false).unwrap()],
+        Err(_) => vec![Protocol::Http, Protocol::V1],
+    }
 }
 
 /// The gate's own account of waits and refusals.
