@@ -38,6 +38,9 @@ pub(super) struct Session {
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     caller_left: bool,
     engine_left: bool,
+    /// Everything that the engine has sent was read, since it last had to wait for the caller. Otherwise its silence is
+    /// the gate's own, and says nothing.
+    engine_heard_out: bool,
     /// What the protocol wants done. Kept, so that a message costs no allocation.
     actions: Vec<Action>,
 }
@@ -62,6 +65,7 @@ impl Session {
             draining: Some(Box::pin(sockets.drain.clone().cancelled_owned())),
             caller_left: false,
             engine_left: false,
+            engine_heard_out: true,
             actions: Vec::new(),
         }
     }
@@ -132,10 +136,12 @@ impl Session {
     /// Takes a message from the engine, unless the caller is behind. Whether there was one.
     fn read_engine(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         // To a caller who was given up nothing is sent but the ends of what was cancelled.
-        if self.caller.is_full() && !self.caller_left && !self.patience.is_deaf() {
-            return false;
+        let held_up = self.caller.is_full() && !self.caller_left && !self.patience.is_deaf();
+        let read = if held_up { Poll::Pending } else { self.engine.poll_read(cx) };
+        if read.is_pending() {
+            self.engine_heard_out = !held_up;
         }
-        let Poll::Ready(read) = self.engine.poll_read(cx) else { return false };
+        let Poll::Ready(read) = read else { return false };
         match read {
             Read::Message(message) if !self.caller_left && !self.engine_left => {
                 self.protocol.engine_said(now.into_std(), message, &mut self.actions);
@@ -187,12 +193,14 @@ impl Session {
 
     /// Does what time demands.
     fn look_at_the_clock(&mut self, cx: &mut Context<'_>, now: Instant) {
-        if self.protocol.deadline().is_some_and(|due| due <= now.into_std()) {
+        if self.engine_heard_out && self.protocol.deadline().is_some_and(|due| due <= now.into_std()) {
             self.protocol.tick(now.into_std(), &mut self.actions);
         }
         let busy = self.protocol.running() + self.protocol.queued() > 0;
         if self.patience.is_stalled(now, self.caller.is_clear(), busy) {
             self.protocol.caller_stalled(now.into_std(), &mut self.actions);
+            // From here on it is read whatever the caller does, and every deadline has been set anew.
+            self.engine_heard_out = true;
         }
         if self.patience.wants_ping(now) {
             self.caller.ping();
@@ -213,7 +221,7 @@ impl Session {
 
     fn due(&self) -> Instant {
         let busy = self.protocol.running() + self.protocol.queued() > 0;
-        let protocol = self.protocol.deadline().map(Instant::from_std);
+        let protocol = self.protocol.deadline().filter(|_| self.engine_heard_out).map(Instant::from_std);
         let patience = self.patience.due(busy);
         protocol.map_or(patience, |due| due.min(patience))
     }
