@@ -53,7 +53,7 @@
 //!
 //! | level | rooms |
 //! |---|---|
-//! | commands | [`cli`], [`bench`], [`demo`], [`gate`], [`check`] |
+//! | commands | [`cli`], [`mod@bench`], [`demo`], [`gate`], [`check`] |
 //! | doors | [`listener`], [`admin`], [`callers`], [`sim`] (the simulated engine) |
 //! | the way | [`relay`], [`stream`] |
 //! | means | [`admission`], [`engine`], [`metrics`] |

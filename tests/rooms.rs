@@ -105,13 +105,20 @@ fn the_pure_rooms_know_no_runtime_no_sockets_and_no_clock() {
 }
 
 #[test]
-fn the_scheduler_and_the_simulated_gpu_are_pure_too() {
+fn the_scheduler_the_simulated_gpu_and_the_statistics_are_pure_too() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for file in [
         "admission/scheduler.rs",
         "admission/estimate.rs",
         "admission/levels.rs",
         "admission/queue.rs",
+        "bench/hunt.rs",
+        "bench/page.rs",
+        "bench/report.rs",
+        "bench/sample.rs",
+        "bench/search.rs",
+        "bench/statistics.rs",
+        "bench/texts.rs",
         "sim/gpu.rs",
     ] {
         let code = code(&source.join(file));

@@ -85,7 +85,7 @@ impl Crowd {
         self.peak.load(Relaxed)
     }
 
-    /// The time of all calls that have ended, together.
+    /// The time of all calls that have ended or were hung up on, together.
     #[must_use]
     pub fn busy(&self) -> Duration {
         Duration::from_micros(self.busy_micros.load(Relaxed))
@@ -97,17 +97,14 @@ impl Crowd {
 
     /// One call, which was due at `due`.
     async fn call(&self, due: Instant, words: &Words) -> Sample {
-        let running = self.in_flight.fetch_add(1, Relaxed) + 1;
-        self.peak.fetch_max(running, Relaxed);
-        let began = Instant::now();
+        let running = Running::begin(self);
         let heard = timeout(self.timeout, self.agents.turn(due, words)).await;
-        self.in_flight.fetch_sub(1, Relaxed);
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.busy_micros.fetch_add(micros, Relaxed);
+        let elapsed = running.began.elapsed();
+        drop(running);
         match heard {
-            Ok(heard) => Sample::of(heard, began.elapsed()),
+            Ok(heard) => Sample::of(heard, elapsed),
             Err(_) => Sample {
-                elapsed: began.elapsed(),
+                elapsed,
                 failed: Some(format!("it did not end within {:?}", self.timeout)),
                 ..Sample::default()
             },
@@ -155,7 +152,7 @@ impl Crowd {
             begin(begun, &mut calls);
             begun += 1;
         }
-        self.hang_up(calls).await;
+        calls.shutdown().await;
     }
 
     /// Lets `count` sessions take their turns until they have ended, the listener has heard enough, or `deadline`.
@@ -193,7 +190,7 @@ impl Crowd {
                 break;
             }
         }
-        self.hang_up(sessions).await;
+        sessions.shutdown().await;
     }
 
     /// Lets calls arrive at random, `rate` a second on average, until `deadline` or until the listener has heard
@@ -252,13 +249,29 @@ impl Crowd {
                 break;
             }
         }
-        self.hang_up(calls).await;
-    }
-
-    async fn hang_up<T: 'static>(&self, mut calls: JoinSet<T>) {
         calls.shutdown().await;
-        // Whoever was hung up on did not count himself out.
-        self.in_flight.store(0, Relaxed);
+    }
+}
+
+/// A call that runs. Counts itself out when it ends or is hung up on.
+struct Running<'a> {
+    crowd: &'a Crowd,
+    began: Instant,
+}
+
+impl<'a> Running<'a> {
+    fn begin(crowd: &'a Crowd) -> Self {
+        let running = crowd.in_flight.fetch_add(1, Relaxed) + 1;
+        crowd.peak.fetch_max(running, Relaxed);
+        Self { crowd, began: Instant::now() }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.crowd.in_flight.fetch_sub(1, Relaxed);
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.crowd.busy_micros.fetch_add(micros, Relaxed);
     }
 }
 

@@ -227,6 +227,7 @@ fn table(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         let (class, verdict) = match level.met {
             Some(true) => ("met", "met".to_owned()),
             Some(false) => ("missed", format!("missed: {}", clauses(level, Some(false)))),
+            None if level.clauses.iter().all(|clause| clause.met.is_none()) => ("soft", "open".to_owned()),
             None => ("soft", format!("open: {}", clauses(level, None))),
         };
         writeln!(

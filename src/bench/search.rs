@@ -132,7 +132,7 @@ mod tests {
         fn the_greatest_good_level_is_found_in_few_looks(limit in 1_u32..5_000) {
             let (looks, search) = run(100_000, honest(limit));
             prop_assert_eq!((search.found(), search.ceiling()), (Some(limit), Some(limit + 1)));
-            prop_assert!(looks as u32 <= 2 * (limit.ilog2() + 2) + 1, "{looks} looks");
+            prop_assert!(looks <= 2 * (limit.ilog2() as usize + 2) + 1, "{looks} looks");
         }
 
         #[test]

@@ -296,6 +296,6 @@ fn fail(why: &str, code: u8) -> u8 {
     code
 }
 
-fn note(why: String) {
+fn note(why: impl std::fmt::Display) {
     eprintln!("note: without the gate's own account: {why}");
 }
