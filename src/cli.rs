@@ -13,6 +13,7 @@ use crate::check;
 use crate::config::RunArguments;
 use crate::demo;
 use crate::sim;
+use crate::tune;
 
 /// It ran, and all is well.
 pub const DONE: u8 = 0;
@@ -39,6 +40,8 @@ pub enum Command {
     Engine(Box<sim::arguments::Arguments>),
     /// Show what the gate is for: an overloaded simulated engine, without the gate and with it
     Demo(demo::DemoArguments),
+    /// Find the engine's variables and the limit: start it, measure it, change one thing, again
+    Tune(tune::TuneArguments),
     /// Check a configuration file
     Check(CheckArguments),
     /// Show the state of a running gate
@@ -93,6 +96,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Engine(arguments) => return sim::arguments::run(*arguments).await,
         Command::Run(arguments) => Ok(run::run(&arguments).await),
         Command::Demo(arguments) => Ok(demonstrate(&arguments).await),
+        Command::Tune(arguments) => Ok(tune::run(&arguments).await),
         Command::Check(arguments) => Ok(check::run(&arguments.file)),
         Command::Status(arguments) => status::show(&arguments).await,
         Command::Limit(arguments) => status::limit(&arguments).await,
