@@ -286,8 +286,9 @@ impl<'a> Tuner<'a> {
         }
         let deadline = Instant::now() + self.arguments.time_max;
         loop {
-            let known = |variables: &Variables| journal.known(variables).map(|one| one.outcome.clone());
-            match search(self.start, &self.bounds, &known) {
+            let tries: Vec<_> =
+                journal.tries.iter().map(|one| (one.variables, one.outcome.clone())).collect();
+            match search(self.start, &self.bounds, &tries) {
                 Ok(found) => return self.finish(&journal, &found),
                 Err(Need { variables, why }) => {
                     if journal.tries.len() >= self.arguments.runs_max {

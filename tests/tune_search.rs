@@ -75,17 +75,16 @@ fn run(
     bounds: &Bounds,
     engine: impl Fn(&Variables) -> Outcome,
 ) -> (Found, Vec<(Variables, String)>) {
-    let known: RefCell<HashMap<Variables, Outcome>> = RefCell::default();
-    let mut tries = Vec::new();
+    let (mut known, mut tries) = (Vec::new(), Vec::new());
     loop {
         // Nothing but what is known is carried from one step to the next: so goes one that was interrupted.
-        match search(start, bounds, &|variables| known.borrow().get(variables).cloned()) {
+        match search(start, bounds, &known) {
             Ok(found) => return (found, tries),
             Err(need) => {
-                let new = known.borrow_mut().insert(need.variables, engine(&need.variables)).is_none();
-                assert!(new, "tried twice: {need:?}");
+                assert!(known.iter().all(|(tried, _)| *tried != need.variables), "tried twice: {need:?}");
+                known.push((need.variables, engine(&need.variables)));
                 tries.push((need.variables, need.why));
-                assert!(tries.len() <= 60, "{tries:#?}");
+                assert!(tries.len() <= 90, "{tries:#?}");
             }
         }
     }
@@ -109,12 +108,12 @@ fn the_reference_gpu_is_at_its_optimum_and_stays_there() {
 
 #[test]
 fn a_smaller_gpu_that_runs_out_of_memory_on_the_defaults_comes_to_its_optimum() {
-    reaches_the_optimum("small-24", 40);
+    reaches_the_optimum("small-24", 45);
 }
 
 #[test]
 fn an_engine_limited_by_its_decoder_sessions_comes_to_its_optimum() {
-    reaches_the_optimum("few-sessions", 40);
+    reaches_the_optimum("few-sessions", 20);
 }
 
 #[test]

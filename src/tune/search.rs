@@ -110,13 +110,12 @@ pub struct Found {
     pub why: String,
 }
 
-/// The search so far: what to try next, or how it ended. `known` tells what came of a try, where it was made.
-pub fn search(
-    start: Variables,
-    bounds: &Bounds,
-    known: &dyn Fn(&Variables) -> Option<Outcome>,
-) -> Result<Found, Need> {
-    let hill = Hill { bounds, known };
+/// The search so far: how it ended.
+///
+/// # Errors
+/// What to try next. `tries` is what came of all that was tried before.
+pub fn search(start: Variables, bounds: &Bounds, tries: &[(Variables, Outcome)]) -> Result<Found, Need> {
+    let hill = Hill { bounds, tries };
     let Some(mut best) = hill.foothold(start)? else {
         return Ok(Found {
             best: None,
@@ -125,12 +124,13 @@ pub fn search(
     };
     loop {
         let before = best.1;
-        best = hill.batches(best)?;
+        let larger;
+        (best, larger) = hill.batches(best)?;
         best = hill.sessions(best)?;
         if best.1 == before {
             let (variables, level) = best;
             let batch = variables.generator_max_batch;
-            let why = if level < batch {
+            let why = if level < batch || larger {
                 format!("converged: {level} in flight with batches of {batch}, and no step raises it")
             } else if batch >= bounds.batch_max {
                 format!("stopped at the greatest batch allowed, {batch}, which is full")
@@ -146,12 +146,13 @@ type Place = (Variables, u32);
 
 struct Hill<'a> {
     bounds: &'a Bounds,
-    known: &'a dyn Fn(&Variables) -> Option<Outcome>,
+    tries: &'a [(Variables, Outcome)],
 }
 
 impl Hill<'_> {
     fn look(&self, variables: Variables, why: impl Into<String>) -> Result<Outcome, Need> {
-        (self.known)(&variables).ok_or_else(|| Need { variables, why: why.into() })
+        let known = self.tries.iter().find(|(tried, _)| *tried == variables);
+        known.map(|(_, outcome)| outcome.clone()).ok_or_else(|| Need { variables, why: why.into() })
     }
 
     /// The first variables with which the engine runs: those of the start, or smaller batches.
@@ -172,9 +173,18 @@ impl Hill<'_> {
 
     /// Runs with these batches and sessions at whatever share of memory they fit in; nothing if they fit in none.
     fn settle(&self, mut variables: Variables, why: &str) -> Result<Option<Place>, Need> {
+        if let Some(place) = self.ran(&variables) {
+            return Ok(Some(place));
+        }
         let (least, greatest) = self.bounds.utilization_percent;
         // Shares that are known to be too small for the generator, and too great for the rest.
-        let (mut low, mut high) = (least.saturating_sub(1), greatest + 1);
+        let (mut low, mut high) = self.shares(&variables);
+        if high <= low + 1 {
+            return Ok(None);
+        }
+        if variables.utilization_percent <= low || variables.utilization_percent >= high {
+            variables.utilization_percent = u32::midpoint(low, high);
+        }
         let (mut why, mut step) = (why.to_owned(), 5);
         loop {
             let at = variables.utilization_percent;
@@ -201,13 +211,43 @@ impl Hill<'_> {
         }
     }
 
-    fn batches(&self, mut best: Place) -> Result<Place, Need> {
+    /// The level with these batches and sessions, if the engine ran with them.
+    fn ran(&self, variables: &Variables) -> Option<Place> {
+        self.tries.iter().find_map(|(tried, outcome)| {
+            let same = Variables { utilization_percent: tried.utilization_percent, ..*variables } == *tried;
+            match outcome {
+                Outcome::Level(level) if same => Some((*tried, *level)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Shares that are too small, and too great, by what is known of engines that ask for no more: where the generator
+    /// of a smaller batch found too little, that of a larger one will; likewise for the rest.
+    fn shares(&self, variables: &Variables) -> (u32, u32) {
+        let (least, greatest) = self.bounds.utilization_percent;
+        let (mut low, mut high) = (least.saturating_sub(1), greatest + 1);
+        for (tried, outcome) in self.tries {
+            let smaller = tried.generator_max_batch <= variables.generator_max_batch;
+            let fewer = tried.decoder_max_batch <= variables.decoder_max_batch
+                && tried.decoder_num_sessions <= variables.decoder_num_sessions;
+            match outcome {
+                Outcome::OutOfMemory(Short::Generator) if smaller => low = low.max(tried.utilization_percent),
+                Outcome::OutOfMemory(Short::Rest) if fewer => high = high.min(tried.utilization_percent),
+                _ => {}
+            }
+        }
+        (low, high)
+    }
+
+    /// The best of this batch and larger ones, and whether a larger one than the best ran and was no better.
+    fn batches(&self, mut best: Place) -> Result<(Place, bool), Need> {
         loop {
             let (variables, level) = best;
             let batch = variables.generator_max_batch;
             let mut above = (batch + batch.div_ceil(2)).min(self.bounds.batch_max);
             let mut why = format!("{level} in flight kept the target: raise both batches");
-            let mut better = None;
+            let (mut better, mut larger) = (None, false);
             // From a step too far back by halves.
             while above > batch {
                 if let Some(found) = self.settle(self.with_batch(&variables, above), &why)? {
@@ -215,6 +255,7 @@ impl Hill<'_> {
                     if found.1 > level || found.1 == level && level >= above {
                         better = Some(found);
                     }
+                    larger = true;
                     // It fits: a smaller batch would hold no more.
                     break;
                 }
@@ -224,7 +265,7 @@ impl Hill<'_> {
             }
             match better {
                 Some(found) => best = found,
-                None => return Ok(best),
+                None => return Ok((best, larger)),
             }
         }
     }
@@ -255,8 +296,8 @@ impl Hill<'_> {
                 let candidate = Variables { decoder_num_sessions: sessions, ..variables };
                 let mut found = self.settle(candidate, &why)?;
                 if found.is_none() && sessions > now {
-                    // Together they need hold no more rows than before.
-                    let rows = (variables.decoder_max_batch * now).div_ceil(sessions).max(1);
+                    // Together they need hold no more rows than the generator's batch.
+                    let rows = variables.generator_max_batch.div_ceil(sessions).max(1);
                     let smaller = Variables { decoder_max_batch: rows, ..candidate };
                     found = self.settle(smaller, "they do not fit: smaller decoder batches")?;
                 }
