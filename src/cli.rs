@@ -15,6 +15,7 @@ use crate::check;
 use crate::config::RunArguments;
 use crate::demo;
 use crate::sim;
+use crate::tune;
 
 /// It ran, and all is well.
 pub const DONE: u8 = 0;
@@ -43,6 +44,8 @@ pub enum Command {
     Demo(demo::DemoArguments),
     /// Find the most syntheses at once that keep a target, or measure one load
     Bench(Box<bench::BenchArguments>),
+    /// Find the engine's variables and the limit: start it, measure it, change one thing, again
+    Tune(Box<tune::TuneArguments>),
     /// Check a configuration file
     Check(CheckArguments),
     /// Show the state of a running gate
@@ -98,6 +101,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Run(arguments) => Ok(run::run(&arguments).await),
         Command::Demo(arguments) => Ok(demonstrate(&arguments).await),
         Command::Bench(arguments) => Ok(bench::run(&arguments).await),
+        Command::Tune(arguments) => Ok(tune::run(&arguments).await),
         Command::Check(arguments) => Ok(check::run(&arguments.file)),
         Command::Status(arguments) => status::show(&arguments).await,
         Command::Limit(arguments) => status::limit(&arguments).await,

@@ -53,7 +53,7 @@
 //!
 //! | level | rooms |
 //! |---|---|
-//! | commands | [`cli`], [`mod@bench`], [`demo`], [`gate`], [`check`] |
+//! | commands | [`cli`], [`mod@bench`], [`tune`], [`demo`], [`gate`], [`check`] |
 //! | doors | [`listener`], [`admin`], [`callers`], [`sim`] (the simulated engine) |
 //! | the way | [`relay`], [`stream`] |
 //! | means | [`admission`], [`engine`], [`metrics`] |
@@ -81,3 +81,4 @@ pub mod sim;
 pub mod slo;
 pub mod stream;
 pub mod target;
+pub mod tune;

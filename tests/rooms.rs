@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// From the top down, as in the crate's documentation.
 const LEVELS: [&[&str]; 5] = [
-    &["cli", "bench", "demo", "gate", "check"],
+    &["cli", "bench", "demo", "gate", "check", "tune"],
     &["listener", "admin", "callers", "sim"],
     &["relay", "stream"],
     &["admission", "engine", "metrics"],

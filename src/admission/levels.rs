@@ -34,7 +34,7 @@ pub(super) struct Record {
     integral: f64,
 }
 
-/// Windows that a [`Record`] answers for.
+/// Windows that the record of levels answers for.
 pub const WINDOWS: [Duration; 3] =
     [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(3600)];
 

@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Where to listen for the legacy binary WebSocket, at any path
     #[arg(long, value_name = "ADDR")]
     pub ws_binary: Option<SocketAddr>,
-    /// Simulated hardware: h100-arcana-v2, edge-20, test-fast, or a TOML file
+    /// Simulated hardware: h100-arcana-v2, edge-20, small-24, few-sessions, test-fast, or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "h100-arcana-v2")]
     pub profile: String,
     /// Fixes every chance, so that a run can be repeated
