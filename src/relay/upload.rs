@@ -169,6 +169,9 @@ impl Reading {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             self.left = self.left.checked_sub(bytes).ok_or(Reason::BodyTooLarge)?;
             let ended = body.is_end_stream();
+            if bytes == 0 && frame.is_data() && !ended {
+                continue;
+            }
             if ended && self.ahead.is_empty() && frame.is_data() {
                 return Poll::Ready(Ok(SendBody::Whole(frame.into_data().ok())));
             }

@@ -360,9 +360,10 @@ async fn a_caller_that_stops_reading_stalls_only_itself_and_loses_its_slot() {
     let speaking = tokio::spawn(speak_for_ever(sink, audio.into()));
     let cancelled = soon("the cancel", stream.next()).await.unwrap().unwrap();
     assert_eq!(serde_json::from_str::<Value>(cancelled.to_text().unwrap()).unwrap()["contextId"], "a");
+    assert_eq!(status(&gate).running, 1, "an engine that speaks on has not let go");
+    speaking.abort();
     assert_eq!(next_engine.hear().await, started("b"), "the slot went on");
     serve(&mut next, &mut next_engine, "b").await;
-    speaking.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Action, Close, Message, Phase, Run, Settings, refused_outcome, unanswered};
+use super::{Action, CROSSING_MAX, Close, Message, Phase, Run, Settings, refused_outcome, unanswered};
 use crate::meter::Outcome;
 use crate::refusal::Reason;
 pub use dialect::{Dialect, Segment};
@@ -68,6 +68,8 @@ pub(super) struct Session {
     closes: bool,
     /// The last run was given up without a `done`, which may still come: how many such, and its label.
     late_dones: u32,
+    /// When a `done` last ended a run: an engine may say it twice.
+    last_done: Option<Instant>,
     late_label: Option<Box<str>>,
     /// The audio of the last run is not for the caller.
     mute: bool,
@@ -105,6 +107,7 @@ impl Session {
             refused: None,
             eos: false,
             late_dones: 0,
+            last_done: None,
             late_label: None,
             closes: false,
             mute: false,
@@ -202,7 +205,8 @@ impl Session {
             return passes;
         }
         self.late_dones = 0;
-        let crossed = running.may_have_crossed(now);
+        let twice = self.last_done.is_some_and(|last| now.saturating_duration_since(last) < CROSSING_MAX);
+        let crossed = running.may_have_crossed(now) || twice && !running.has_sounded();
         match &mut running.state {
             state @ State::Speaking if crossed => {
                 *state = State::Settling { done: now, until: now + self.settings.quiet };
@@ -215,6 +219,7 @@ impl Session {
             _ => {}
         }
         out.extend(self.running.take().map(|running| running.ended(now, Outcome::Ok, true)));
+        self.last_done = Some(now);
         self.go_on(now, out);
         passes
     }

@@ -167,6 +167,9 @@ impl Session {
     }
 
     fn cancel(&mut self, now: Instant, name: Box<str>, message: Message, out: &mut Vec<Action>) {
+        if name.len() > CONTEXT_BYTES_MAX {
+            return self.invalid(out, "", "Context id is too long");
+        }
         let was_refused = self.is_refused(&name);
         self.refused.retain(|refused| *refused != name);
         let known = self.contexts.contains_key(&name);
@@ -195,7 +198,7 @@ impl Session {
             return out.push(Action::ToCaller(message));
         };
         let passes = match heard.event {
-            Event::Audio(sound) => context.audio(now, &sound, out),
+            Event::Audio(sound) => context.audio(now, &sound, &self.settings, out),
             Event::Started => context.started(now),
             Event::Done | Event::Cancelled | Event::Error => {
                 let name = heard.context.into_owned();

@@ -54,6 +54,9 @@ impl Text {
             };
             let Some(frame) = frame else { break };
             let Ok(bytes) = frame.map_err(|_| Reason::BadRequest)?.into_data() else { break };
+            if bytes.is_empty() {
+                continue;
+            }
             opening.feed(&bytes);
             scan.feed(&bytes, |_| {});
             length += bytes.len();

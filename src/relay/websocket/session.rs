@@ -215,6 +215,17 @@ impl Session {
         }
     }
 
+    /// An end may be lost while it is written to; its other end is told as if it had been read.
+    fn notice_the_gone(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if self.caller.is_gone() {
+            self.caller_leaves(now, Some(away()));
+        }
+        if self.engine.is_gone() {
+            self.engine_leaves(cx, now, Some(lost()));
+        }
+        self.act(cx, now);
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         (self.caller.is_gone() && self.engine.is_gone()) || self.patience.is_over(now)
     }
@@ -239,7 +250,9 @@ impl Future for Session {
             let now = Instant::now();
             this.collect_answers(cx, now);
             let more = this.carry(cx, now);
+            this.collect_answers(cx, now);
             this.look_at_the_clock(cx, now);
+            this.notice_the_gone(cx, now);
             this.caller.flush(cx);
             this.engine.flush(cx);
             if this.is_over(now) {

@@ -474,3 +474,20 @@ fn a_socket_holds_so_many_bytes() {
         assert_eq!(bench.session.queued(), 0);
     }
 }
+
+#[test]
+fn a_done_said_twice_does_not_end_the_run_that_follows() {
+    let mut bench = Bench::new("never");
+    bench.caller(HELLO);
+    let first = asked(&bench.caller(FLUSH));
+    bench.grant(first);
+    bench.caller(HELLO);
+    bench.caller(FLUSH);
+    bench.engine(CHUNK);
+    let actions = bench.engine(DONE);
+    let [Action::Ask(second)] = actions[actions.len() - 2..][..1] else { panic!("{actions:?}") };
+    bench.grant(second);
+    assert!(ended(&bench.after(1).engine(DONE)).is_empty(), "an echo of the first run's");
+    bench.after(100).engine(CHUNK);
+    assert_eq!(ended(&bench.after(300).engine(DONE))[0].run, second);
+}

@@ -221,9 +221,17 @@ impl Context {
     }
 
     /// Returns whether it is for the caller.
-    pub(super) fn audio(&mut self, now: Instant, sound: &Sound<'_>, out: &mut Vec<Action>) -> bool {
+    pub(super) fn audio(
+        &mut self,
+        now: Instant,
+        sound: &Sound<'_>,
+        settings: &Settings,
+        out: &mut Vec<Action>,
+    ) -> bool {
         let Some(running) = &mut self.running else { return !self.muted };
-        if running.closing.is_some() {
+        if let Some(closing) = &mut running.closing {
+            // It was told to stop, and has not: it lets go when it says so, or falls silent.
+            closing.until = now + settings.clear_release;
             return false;
         }
         running.since = now;

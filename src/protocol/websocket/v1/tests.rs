@@ -518,3 +518,17 @@ fn both_encodings_say_the_same() {
     let json = text(&serde_json::to_string(&audio).unwrap());
     assert!(matches!(wire::heard(&json).unwrap().event, Event::Audio(_)));
 }
+
+#[test]
+fn an_engine_that_speaks_on_after_a_cancel_has_not_let_go() {
+    let mut bench = Bench::new();
+    let run = bench.speaking("a");
+    bench.session.caller_stalled(bench.now, &mut bench.out);
+    bench.wants();
+    for _ in 0..10 {
+        assert!(bench.after(400).wants().is_empty());
+        assert!(bench.engine(&audio_a()).is_empty());
+    }
+    let actions = bench.after(500).wants();
+    assert_eq!(ended(&actions)[0].run, run);
+}
