@@ -193,7 +193,11 @@ impl Session {
     }
 
     pub(super) fn engine_said(&mut self, now: Instant, message: Message, out: &mut Vec<Action>) {
-        let Some(heard) = wire::heard(&message) else { return out.push(Action::ToCaller(message)) };
+        let Some(mut heard) = wire::heard(&message) else { return out.push(Action::ToCaller(message)) };
+        // Only an error without a context is the connection's own.
+        if heard.context.is_empty() && heard.event != Event::Error {
+            heard.context = wire::DEFAULT_CONTEXT.into();
+        }
         let Some(context) = self.contexts.get_mut(&*heard.context) else {
             return out.push(Action::ToCaller(message));
         };

@@ -532,3 +532,13 @@ fn an_engine_that_speaks_on_after_a_cancel_has_not_let_go() {
     let actions = bench.after(500).wants();
     assert_eq!(ended(&actions)[0].run, run);
 }
+
+#[test]
+fn an_engine_that_leaves_the_default_context_unnamed_ends_its_run_all_the_same() {
+    let mut bench = Bench::new();
+    let run = bench.speaking("default");
+    assert_eq!(to_caller(&bench.engine(r#"{"error":{"kind":"internal","message":"x"}}"#)).len(), 1);
+    assert_eq!(bench.session.running(), 1, "an error without a context is the connection's");
+    let actions = bench.engine(r#"{"done":{}}"#);
+    assert_eq!(ended(&actions)[0].run, run);
+}

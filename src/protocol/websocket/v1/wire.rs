@@ -25,7 +25,7 @@ use super::Encoding;
 use crate::protocol::flat;
 
 /// The context that an empty `contextId` names.
-const DEFAULT_CONTEXT: &str = "default";
+pub(super) const DEFAULT_CONTEXT: &str = "default";
 
 /// What a caller's message means.
 #[derive(Clone, Debug, PartialEq)]
