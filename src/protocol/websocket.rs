@@ -210,9 +210,10 @@ impl Session {
         each!(&mut self.0, it => it.caller_closed(now, out));
     }
 
-    /// The engine's socket is gone, or closing. Ends every run.
-    pub fn engine_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
-        each!(&mut self.0, it => it.engine_closed(now, out));
+    /// The engine's socket is gone, or closing. Ends every run. `let_go` says whether the engine knows it: where the
+    /// gate broke it off, the engine may work on until it notices.
+    pub fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {
+        each!(&mut self.0, it => it.engine_closed(now, let_go, out));
     }
 
     /// The caller has not read for so long that its syntheses are given up: those running are cancelled where the

@@ -291,7 +291,7 @@ impl Session {
         self.close(now, Outcome::CallerGone, Outcome::CallerGone, false, out);
     }
 
-    pub(super) fn engine_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {
         // Without any `done`, the close after `eos` is the protocol's own end of a run.
         let in_order = self.eos && !self.wire.tells_done();
         let running = if in_order { Outcome::Ok } else { Outcome::Truncated };
@@ -300,7 +300,7 @@ impl Session {
         for of in &self.waiting {
             out.extend(self.wire.failure(of.held.label.as_deref(), text).into_iter().map(Action::ToCaller));
         }
-        self.close(now, Outcome::EngineError, running, true, out);
+        self.close(now, Outcome::EngineError, running, let_go, out);
     }
 
     fn close(

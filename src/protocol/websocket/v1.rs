@@ -288,12 +288,12 @@ impl Session {
         self.close(now, Outcome::CallerGone, Outcome::CallerGone, false, out);
     }
 
-    pub(super) fn engine_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
-        // What waited never reached the engine, and may be said again elsewhere.
-        let waiting = self.contexts.iter().filter(|(_, context)| context.waiting.is_some());
+    pub(super) fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {
+        // What waited never reached the engine, and may be said again elsewhere; what ran is cut off.
         let (kind, text) = (kind(Reason::EngineUnavailable), Reason::EngineUnavailable.answer().text);
-        out.extend(waiting.map(|(name, _)| Action::ToCaller(wire::error(self.encoding, name, kind, text))));
-        self.close(now, Outcome::EngineError, Outcome::Truncated, true, out);
+        let open = self.contexts.iter().filter(|(_, of)| of.waiting.is_some() || of.running.is_some());
+        out.extend(open.map(|(name, _)| Action::ToCaller(wire::error(self.encoding, name, kind, text))));
+        self.close(now, Outcome::EngineError, Outcome::Truncated, let_go, out);
     }
 
     fn close(
@@ -304,12 +304,7 @@ impl Session {
         engine_let_go: bool,
         out: &mut Vec<Action>,
     ) {
-        for (name, context) in std::mem::take(&mut self.contexts) {
-            if engine_let_go && context.running.is_some() {
-                let reason = Reason::EngineUnavailable;
-                let (kind, text) = (kind(reason), reason.answer().text);
-                out.push(Action::ToCaller(wire::error(self.encoding, &name, kind, text)));
-            }
+        for context in std::mem::take(&mut self.contexts).into_values() {
             if let Some(of) = context.running {
                 out.push(of.ended(now, running, engine_let_go));
             }

@@ -147,11 +147,11 @@ impl Session {
                 self.protocol.engine_said(now.into_std(), message, &mut self.actions);
             }
             Read::Message(_) | Read::Alive => {}
-            Read::Close(frame) => self.engine_leaves(cx, now, frame),
-            Read::Gone => self.engine_leaves(cx, now, Some(lost())),
+            Read::Close(frame) => self.engine_leaves(cx, now, true, frame),
+            Read::Gone => self.engine_leaves(cx, now, true, Some(lost())),
             Read::Broken(fault) => {
                 self.engine.close(Some(fault));
-                self.engine_leaves(cx, now, Some(lost()));
+                self.engine_leaves(cx, now, false, Some(lost()));
             }
         }
         self.act(cx, now);
@@ -167,9 +167,9 @@ impl Session {
     }
 
     /// The engine closes, or is gone: the caller is told what became of its syntheses, then that.
-    fn engine_leaves(&mut self, cx: &mut Context<'_>, now: Instant, frame: Option<CloseFrame>) {
+    fn engine_leaves(&mut self, cx: &mut Context<'_>, now: Instant, let_go: bool, frame: Option<CloseFrame>) {
         if !std::mem::replace(&mut self.engine_left, true) {
-            self.protocol.engine_closed(now.into_std(), &mut self.actions);
+            self.protocol.engine_closed(now.into_std(), let_go, &mut self.actions);
             self.act(cx, now);
             self.caller.close(frame);
         }
@@ -221,7 +221,7 @@ impl Session {
             self.caller_leaves(now, Some(away()));
         }
         if self.engine.is_gone() {
-            self.engine_leaves(cx, now, Some(lost()));
+            self.engine_leaves(cx, now, false, Some(lost()));
         }
         self.act(cx, now);
     }

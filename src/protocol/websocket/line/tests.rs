@@ -457,7 +457,7 @@ fn bare_tokens_flush_clear_and_end() {
     let run = asked(&bench.caller("<EOS>"));
     assert_eq!(to_engine(&bench.grant(run)), ["Hello", "<EOS>"]);
     bench.sound(2_000);
-    bench.session.engine_closed(bench.now, &mut bench.out);
+    bench.session.engine_closed(bench.now, true, &mut bench.out);
     assert_eq!(ended(&bench.wants())[0].measured.outcome, Outcome::Ok, "its own end of a run");
 }
 

@@ -237,7 +237,7 @@ proptest! {
         }
         let (now, out) = (world.bench.now, &mut world.bench.out);
         if engine_closes {
-            world.bench.session.engine_closed(now, out);
+            world.bench.session.engine_closed(now, true, out);
         } else {
             world.bench.session.caller_closed(now, out);
         }

@@ -417,7 +417,7 @@ fn closing_ends_every_run_with_whose_fault_it_was() {
         let a = bench.speaking("a");
         let b = asked(&bench.caller(&start("b")));
         if engine {
-            bench.session.engine_closed(bench.now, &mut bench.out);
+            bench.session.engine_closed(bench.now, true, &mut bench.out);
         } else {
             bench.session.caller_closed(bench.now, &mut bench.out);
         }
@@ -436,7 +436,7 @@ fn each_context_is_told_once_that_the_engine_is_gone() {
     let mut bench = Bench::new();
     bench.speaking("a");
     asked(&bench.caller(&start("b")));
-    bench.session.engine_closed(bench.now, &mut bench.out);
+    bench.session.engine_closed(bench.now, true, &mut bench.out);
     let told = to_caller(&bench.wants());
     assert_eq!(told.len(), 2, "{told:?}");
     for context in [r#""contextId":"a""#, r#""contextId":"b""#] {
