@@ -89,16 +89,13 @@ fn a_search_that_is_killed_goes_on_and_writes_down_what_it_found() {
     let complained = String::from_utf8_lossy(&output.stderr).into_owned();
     println!("{said}\n{complained}");
     assert!(output.status.success(), "{said}\n{complained}");
-    assert!(said.contains("converged"), "{said}");
+    assert!(said.contains("converged: 4 in flight"), "{said}");
     assert!(said.contains("out of memory"), "{said}");
     assert!(tries(path) <= 20, "{} starts", tries(path));
     let text = fs::read_to_string(path.join("proxy.toml")).unwrap();
+    assert!(text.starts_with("# ours\n") && text.contains("concurrency_max = 4 # for now"), "{text}");
     let config = Config::read("proxy.toml", &text, &Overrides::default()).unwrap().config;
-    let level = config.engine.tuned.level.unwrap().get();
-    // The exact optimum is held in pure time; here a machine that is busy otherwise has its say.
-    assert!((3..=5).contains(&level), "{level}");
-    let limit = format!("concurrency_max = {level} # for now");
-    assert!(text.starts_with("# ours\n") && text.contains(&limit), "{text}");
+    assert_eq!(config.engine.tuned.level.map(std::num::NonZeroU32::get), Some(4));
     assert_eq!(config.engine.tuned.gpu.as_deref(), Some("tiny"));
     let environment = fs::read_to_string(path.join("engine.env")).unwrap();
     assert!(environment.starts_with("LICENSE=x\nDECODER_MAX_BATCH="), "{environment}");
