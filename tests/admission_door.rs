@@ -513,11 +513,11 @@ async fn a_door_that_observes_lets_everybody_in_and_says_what_the_load_was() {
     for _ in 0..12 {
         permits.push(door.admit().await.unwrap());
     }
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    tokio::time::advance(Duration::from_secs(30)).await;
     // Two more for an instant: a peak, and no time to speak of.
     let more = [door.admit().await.unwrap(), door.admit().await.unwrap()];
     drop(more);
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::advance(Duration::from_secs(20)).await;
     drop(permits);
     let [minute, ..] = door.levels();
     assert_eq!((minute.peak, minute.p99, minute.busy), (14, 12, Duration::from_secs(50)));
@@ -554,9 +554,9 @@ async fn a_permit_knows_how_many_ran_beside_it() {
     let door = door(8);
     let permit = door.admit().await.unwrap();
     assert_eq!(permit.mean_level(), None);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     let others = [door.admit().await.unwrap(), door.admit().await.unwrap()];
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::advance(Duration::from_secs(3)).await;
     drop(others);
     // A second alone, three of three together.
     assert!((permit.mean_level().unwrap() - 2.5).abs() < 1e-6);

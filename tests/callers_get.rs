@@ -208,12 +208,13 @@ impl Haproxy {
         );
         std::fs::write(file.path(), text).unwrap();
         let child = Command::new("haproxy").arg("-db").arg("-f").arg(file.path()).spawn().unwrap();
-        let mut tries = 0;
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            tries += 1;
-            assert!(tries < 100, "haproxy does not listen");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let listens = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(50));
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), listens).await.expect("haproxy listens");
         Self { address, child, _file: file }
     }
 }
