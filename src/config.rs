@@ -5,7 +5,9 @@
 //! defaults. Every key has a default, so an empty file is a valid one.
 
 mod arguments;
+mod bounds;
 mod build;
+mod defaults;
 mod overrides;
 mod parse;
 mod problem;
@@ -19,13 +21,16 @@ use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 pub use arguments::RunArguments;
+pub use bounds::{
+    BODY_BYTES_MAX, CONCURRENCY_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, DURATION_MAX, HEAD_BYTES_MAX,
+    HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, LIST_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, POOL_IDLE_MAX,
+    QUEUE_MAX,
+};
 pub use overrides::Overrides;
-pub use parse::{DURATION_MAX, LIST_MAX, NAME_BYTES_MAX};
 pub use problem::{PROBLEMS_SHOWN_MAX, Problems, Severity};
 pub use sections::{
-    Admin, Admission, BODY_BYTES_MAX, CONCURRENCY_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, Config, Engine,
-    Forwarding, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, Limits, Listener, Log,
-    MESSAGE_BYTES_MAX, Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, Tuned, WebSocket,
+    Admin, Admission, Config, Engine, Forwarding, Limits, Listener, Log, Metrics, Runtime, TargetSection,
+    Tuned, WebSocket,
 };
 pub use values::{
     EngineUrl, ForwardedHeaders, FullStatus, LogFilter, LogFormat, QueueWaitMax, Surface, Threads, WhenFull,

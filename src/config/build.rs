@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::bounds::{
+    BODY_BYTES_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX,
+    HELD_BYTES_MAX, MESSAGE_BYTES_MAX, POOL_IDLE_MAX, QUEUE_MAX,
+};
 use super::parse::{self, POSITIVE, address, boolean, choice, duration, list_of, name, path, whole};
 use super::read::Section;
 use super::sections::{
-    Admin, Admission, BODY_BYTES_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, Config, Engine, Forwarding,
-    HEAD_BYTES_MAX, HEAD_BYTES_MIN, HEADERS_MAX, HELD_BYTES_MAX, Limits, Listener, Log, MESSAGE_BYTES_MAX,
-    Metrics, POOL_IDLE_MAX, QUEUE_MAX, Runtime, TargetSection, Tuned, WebSocket,
+    Admin, Admission, Config, Engine, Forwarding, Limits, Listener, Log, Metrics, Runtime, TargetSection,
+    Tuned, WebSocket,
 };
 use super::values::{ForwardedHeaders, LogFormat, Surface, WhenFull};
 

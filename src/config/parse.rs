@@ -8,19 +8,10 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::de::DeValue;
 
+use super::bounds::{CONCURRENCY_MAX, DURATION_MAX, LIST_MAX, NAME_BYTES_MAX};
 use super::read::{Wrong, list, nearest};
-use super::sections::CONCURRENCY_MAX;
 use super::values::{EngineUrl, FullStatus, LogFilter, QueueWaitMax, Threads};
 use crate::target::{Target, TargetError};
-
-/// No duration in a configuration is longer: what lasts a day is not a timeout.
-pub const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Bytes of a name that becomes a label value, a header value or a path.
-pub const NAME_BYTES_MAX: usize = 128;
-
-/// Elements of a list.
-pub const LIST_MAX: usize = 64;
 
 impl Wrong {
     fn new(expected: impl Into<String>, label: impl Into<String>) -> Self {

@@ -8,8 +8,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::bounds::LIST_MAX;
 use super::overrides::Overrides;
-use super::parse::LIST_MAX;
 use super::problem::{Place, Problem, Source};
 
 /// How alike two names must be for one to be offered for the other (Jaro-Winkler, 0 to 1).

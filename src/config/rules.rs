@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::parse::LIST_MAX;
+use super::bounds::LIST_MAX;
 use super::problem::{Place, Problem};
 use super::read::{Reader, plain};
 use super::sections::Config;

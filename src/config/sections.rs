@@ -1,44 +1,24 @@
-//! What can be configured: one struct a table of `proxy.toml`, one field a key, and every default.
+//! What can be configured: one struct a table of `proxy.toml`, one field a key. What a key is when nothing is said
+//! and how far it may go are in `defaults` and `bounds`.
 //! The first line of a field's comment is the key's description in the JSON schema.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderName;
-use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::parse::LIST_MAX;
+use super::bounds::{
+    BODY_BYTES_MAX, CONCURRENCY_MAX, CONNECTIONS_MAX, CONTEXTS_MAX, HEAD_BYTES_MAX, HEAD_BYTES_MIN,
+    HEADERS_MAX, HELD_BYTES_MAX, LIST_MAX, MESSAGE_BYTES_MAX, POOL_IDLE_MAX, QUEUE_MAX,
+};
 use super::values::{
     DurationText, EngineUrl, ForwardedHeaders, FullStatus, LogFilter, LogFormat, QueueWaitMax, Surface,
     Threads, WhenFull, serialize_duration,
 };
 use crate::target::Target;
-
-/// Most syntheses at once in one engine.
-pub const CONCURRENCY_MAX: u64 = 65_535;
-/// Most unused connections to the engine per worker thread.
-pub const POOL_IDLE_MAX: u64 = 65_535;
-/// Most syntheses waiting for a slot.
-pub const QUEUE_MAX: u64 = 65_535;
-/// Most open connections of all callers together.
-pub const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Smallest bound on a request's head: the HTTP parser's buffer is not smaller.
-pub const HEAD_BYTES_MIN: u64 = 8_192;
-/// Greatest bound on a request's head.
-pub const HEAD_BYTES_MAX: u64 = 1 << 20;
-/// Greatest bound on the number of header fields.
-pub const HEADERS_MAX: u64 = 1_024;
-/// Greatest bound on a synthesis request's body.
-pub const BODY_BYTES_MAX: u64 = 64 << 20;
-/// Greatest bound on a caller's WebSocket message.
-pub const MESSAGE_BYTES_MAX: u64 = 64 << 20;
-/// Most contexts of one WebSocket that are open at once.
-pub const CONTEXTS_MAX: u64 = 65_535;
-/// Greatest bound on what is held for one synthesis on a WebSocket that has no slot yet.
-pub const HELD_BYTES_MAX: u64 = 64 << 20;
 
 /// Everything a gate needs to know before it starts.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -73,36 +53,12 @@ pub struct Config {
     pub log: Log,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            runtime: Runtime::default(),
-            listeners: vec![Listener::default()],
-            engine: Engine::default(),
-            admission: Admission::default(),
-            limits: Limits::default(),
-            websocket: WebSocket::default(),
-            forwarding: Forwarding::default(),
-            target: TargetSection::default(),
-            metrics: Metrics::default(),
-            admin: Admin::default(),
-            log: Log::default(),
-        }
-    }
-}
-
 /// `[runtime]`: the process itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
     /// Worker threads.
     pub threads: Threads,
-}
-
-impl Default for Runtime {
-    fn default() -> Self {
-        Self { threads: Threads::Auto }
-    }
 }
 
 /// `[[listener]]`: one door for callers.
@@ -116,16 +72,6 @@ pub struct Listener {
     /// Paths whose POST is a synthesis; everything else passes through, never queued.
     #[schemars(length(min = 1, max = LIST_MAX))]
     pub synthesis_paths: Vec<String>,
-}
-
-impl Default for Listener {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8800)),
-            surface: Surface::Http,
-            synthesis_paths: ["/", "/invocations", "/v1/rime-tts"].map(String::from).to_vec(),
-        }
-    }
 }
 
 /// `[[engine]]`: the engine behind the gate. Exactly one.
@@ -245,29 +191,6 @@ impl Tuned {
     }
 }
 
-impl Default for Engine {
-    fn default() -> Self {
-        Self {
-            name: "engine".to_owned(),
-            http: EngineUrl::of(Authority::from_static("127.0.0.1:8080")),
-            grpc: EngineUrl::of(Authority::from_static("127.0.0.1:7463")),
-            ws_json: EngineUrl::of(Authority::from_static("127.0.0.1:8003")),
-            ws_binary: EngineUrl::of(Authority::from_static("127.0.0.1:8002")),
-            concurrency_max: const { NonZeroU32::new(32).unwrap() },
-            connect_timeout: Duration::from_secs(1),
-            first_byte_timeout: Duration::from_secs(30),
-            stall_timeout: Duration::from_secs(10),
-            pool_idle_timeout: Duration::from_secs(30),
-            pool_idle_max: 64,
-            health_path: "/readyz".to_owned(),
-            health_interval: Duration::from_secs(2),
-            health_timeout: Duration::from_secs(1),
-            cancel_linger: Duration::from_millis(100),
-            tuned: Tuned::default(),
-        }
-    }
-}
-
 /// `[admission]`: who is let in, who waits, who is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -281,17 +204,6 @@ pub struct Admission {
     pub queue_wait_max: QueueWaitMax,
     /// Status of a refusal for want of a slot.
     pub status_when_full: FullStatus,
-}
-
-impl Default for Admission {
-    fn default() -> Self {
-        Self {
-            when_full: WhenFull::Queue,
-            queue_max: 64,
-            queue_wait_max: QueueWaitMax::Auto,
-            status_when_full: FullStatus::TooManyRequests,
-        }
-    }
 }
 
 /// `[limits]`: bounds on what a caller may send and how long it may take.
@@ -332,22 +244,6 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 16_384,
-            head_bytes_max: 65_536,
-            headers_max: 100,
-            header_timeout: Duration::from_secs(10),
-            body_bytes_max: 1_048_576,
-            body_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(330),
-            caller_stall_timeout: Duration::from_secs(10),
-            drain_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
 /// `[websocket]`: what holds for WebSockets, whichever protocol they speak.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -382,21 +278,6 @@ pub struct WebSocket {
     pub binary_quiet: Duration,
 }
 
-impl Default for WebSocket {
-    fn default() -> Self {
-        Self {
-            sockets_max: 16_384,
-            message_bytes_max: 1_048_576,
-            contexts_max: 64,
-            held_bytes_max: 65_536,
-            ping_interval: Duration::from_secs(30),
-            pong_timeout: Duration::from_secs(10),
-            clear_release: Duration::from_millis(500),
-            binary_quiet: Duration::from_secs(2),
-        }
-    }
-}
-
 /// `[forwarding]`: what the gate adds to a request on its way to the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -413,17 +294,6 @@ pub struct Forwarding {
     #[serde(serialize_with = "header_name")]
     #[schemars(with = "String")]
     pub request_id_header: HeaderName,
-}
-
-impl Default for Forwarding {
-    fn default() -> Self {
-        Self {
-            forwarded_headers: ForwardedHeaders::XForwarded,
-            trust_incoming: false,
-            via: Some("rime-gate".to_owned()),
-            request_id_header: HeaderName::from_static("x-request-id"),
-        }
-    }
 }
 
 /// `[target]`: what the gate promises its callers.
@@ -450,27 +320,12 @@ pub struct Metrics {
     pub models: Vec<String>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9464)),
-            models: ["arcana", "coda", "mist", "mistv2", "mistv3"].map(String::from).to_vec(),
-        }
-    }
-}
-
 /// `[admin]`: the operator's address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Address of `GET /status` and `PUT /limit`. Whoever reaches it can change the limit.
     pub address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9465)) }
-    }
 }
 
 /// `[log]`: what the gate says about itself, on standard error.
