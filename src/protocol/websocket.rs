@@ -9,6 +9,8 @@
 mod line;
 mod reading;
 mod sentence;
+#[cfg(test)]
+mod testing;
 pub mod v1;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{Bench, text};
+use super::super::testing::{Bench, text};
 use super::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ struct World {
 impl World {
     fn new(limit: usize) -> Self {
         Self {
-            bench: Bench::with(Encoding::Json, Settings::default()),
+            bench: Bench::v1(Encoding::Json, Settings::default()),
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             speaking: Vec::new(),
@@ -254,7 +254,7 @@ proptest! {
         messages in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20),
         encoding in prop_oneof![Just(Encoding::Json), Just(Encoding::Binary)],
     ) {
-        let mut bench = Bench::with(encoding, Settings::default());
+        let mut bench = Bench::v1(encoding, Settings::default());
         for (engine, bytes) in messages {
             let message = match encoding {
                 Encoding::Json => text(&String::from_utf8_lossy(&bytes)),
