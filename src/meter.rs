@@ -20,8 +20,14 @@
 //! still comes after the first audio byte, RTF and underrun count only over what sounds after the last of it, and
 //! an RTF takes half a second of that: see [`Meter::text`].
 
-use crate::audio::{AudioClock, Format, Unknown};
+mod streamed_text;
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
+
+use crate::audio::{AudioClock, Format, Unknown};
+use streamed_text::StreamedText;
 
 /// How a synthesis ended. A closed set: the `outcome` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,26 +77,11 @@ pub struct Meter {
     last: u64,
     client_buffer: u64,
     bytes: u64,
-    ran_dry: bool,
-    /// Of streamed text only.
-    texted: bool,
-    /// Text came after the first audio byte.
-    prolonged: bool,
-    /// No audio has come since the last text.
-    awaiting: bool,
-    /// The first text; 0 where it came with the request.
-    spoken: u64,
     /// For how long playback has stood still, all in all.
     stood: u64,
-    /// The audio that was there when the last text came, in nanoseconds.
-    before: u64,
-    /// First audio byte after the last text.
-    resumed: u64,
+    text: StreamedText,
     clock: AudioClock,
 }
-
-/// Less audio than this after the last text makes no RTF.
-const STRETCH_MIN: Duration = Duration::from_millis(500);
 
 const METER_BYTES_MAX: usize = 288;
 const _: () = assert!(size_of::<Meter>() <= METER_BYTES_MAX, "one is held per running synthesis");
@@ -159,14 +150,8 @@ impl Meter {
             last: 0,
             client_buffer: nanos(client_buffer),
             bytes: 0,
-            ran_dry: false,
-            texted: false,
-            prolonged: false,
-            awaiting: false,
-            spoken: 0,
             stood: 0,
-            before: 0,
-            resumed: 0,
+            text: StreamedText::default(),
             clock,
         }
     }
@@ -194,7 +179,7 @@ impl Meter {
         let at = self.since_arrival(now);
         let gap = self.first.map(|_| Duration::from_nanos(at - self.last));
         if let Some(dry) = self.dry_since(at) {
-            self.ran_dry |= !self.awaiting;
+            self.text.ran_dry();
             self.stood += at - dry;
         }
         self.last = at;
@@ -203,8 +188,8 @@ impl Meter {
         if self.first.is_none() && self.clock.started() {
             self.first = Some(at);
         }
-        if self.awaiting && nanos(self.clock.audio()) > self.before {
-            (self.awaiting, self.resumed) = (false, at);
+        if self.text.awaited() {
+            self.text.heard(at, nanos(self.clock.audio()));
         }
         gap
     }
@@ -215,13 +200,8 @@ impl Meter {
     /// audio that follows: before it the engine may have been waiting for words.
     pub fn text(&mut self, now: Instant) {
         let at = self.since_arrival(now);
-        if self.first.is_some() {
-            self.before = nanos(self.clock.audio());
-            (self.prolonged, self.awaiting, self.ran_dry) = (true, true, false);
-        } else if !self.texted {
-            self.spoken = at;
-        }
-        self.texted = true;
+        let sounding = self.first.map(|_| nanos(self.clock.audio()));
+        self.text.came(at, sounding);
     }
 
     /// Ends the synthesis at `now`.
@@ -233,20 +213,21 @@ impl Meter {
         }
         // Only the engine's own failures owe the caller sound beyond the last byte. A caller who left may
         // have stopped listening long before.
-        if matches!(outcome, Outcome::EngineError | Outcome::EngineTimeout | Outcome::Truncated) {
-            self.ran_dry |= !self.awaiting && self.dry_since(ended).is_some();
+        let engines = matches!(outcome, Outcome::EngineError | Outcome::EngineTimeout | Outcome::Truncated);
+        if engines && self.dry_since(ended).is_some() {
+            self.text.ran_dry();
         }
         let after = |start: u64| self.first.map(|first| Duration::from_nanos(first.saturating_sub(start)));
         Measured {
             outcome,
             format: self.clock.format(),
             queue_wait: Duration::from_nanos(self.queue_wait),
-            ttfb: after(self.spoken),
-            upstream_ttfb: after(self.dispatched.max(self.spoken)),
+            ttfb: after(self.text.spoken()),
+            upstream_ttfb: after(self.dispatched.max(self.text.spoken())),
             rtf: self.rtf(outcome),
             audio: self.clock.audio(),
             bytes: self.bytes,
-            underrun: self.clock.unknown().is_none().then_some(self.ran_dry),
+            underrun: self.clock.unknown().is_none().then_some(self.text.underrun()),
             duration: Duration::from_nanos(ended),
         }
     }
@@ -254,7 +235,7 @@ impl Meter {
     /// Dispatch to the first audio byte; `None` while none has come.
     #[must_use]
     pub fn upstream_ttfb(&self) -> Option<Duration> {
-        let from = self.dispatched.max(self.spoken);
+        let from = self.dispatched.max(self.text.spoken());
         self.first.map(|first| Duration::from_nanos(first.saturating_sub(from)))
     }
 
@@ -271,15 +252,7 @@ impl Meter {
         if let Some(why) = self.clock.unknown() {
             return Err(why);
         }
-        let (first, audio) = if self.prolonged {
-            let audio = self.clock.audio().saturating_sub(Duration::from_nanos(self.before));
-            if audio < STRETCH_MIN {
-                return Err(Unknown::StreamedInput);
-            }
-            (Some(self.resumed), audio)
-        } else {
-            (self.first, self.clock.audio())
-        };
+        let (first, audio) = self.text.stretch(self.first, self.clock.audio())?;
         match first {
             Some(first) if self.last > first => {
                 Ok(Duration::from_nanos(self.last - first).div_duration_f64(audio))
@@ -304,180 +277,4 @@ impl Meter {
 /// In 64 bits: 584 years.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod streamed_text;
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audio::Hint;
-    use proptest::prelude::*;
-
-    /// 24 kHz, 16 bit: 48 bytes a millisecond.
-    pub(super) const BYTES_PER_MS: usize = 48;
-
-    pub(super) fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    pub(super) fn pcm() -> AudioClock {
-        AudioClock::for_answer(Some("audio/L16;rate=24000"), None, Hint::default())
-    }
-
-    /// A meter whose request arrived at `start` and waited 100 ms.
-    pub(super) fn meter(start: Instant, clock: AudioClock, client_buffer: Duration) -> Meter {
-        Meter::new(start, start + ms(100), ms(100), clock, client_buffer)
-    }
-
-    pub(super) fn start() -> Instant {
-        #[allow(clippy::disallowed_methods, reason = "an origin is needed; only differences are looked at")]
-        Instant::now()
-    }
-
-    #[test]
-    fn ttfb_counts_the_wait_and_upstream_ttfb_does_not() {
-        let start = start();
-        let mut meter = meter(start, pcm(), Duration::ZERO);
-        meter.heard(start + ms(350), &[0; 480]);
-        let measured = meter.end(start + ms(400), Outcome::Ok);
-        assert_eq!(measured.ttfb, Some(ms(350)));
-        assert_eq!(measured.upstream_ttfb, Some(ms(250)));
-        assert_eq!((measured.queue_wait, measured.duration), (ms(100), ms(400)));
-    }
-
-    #[test]
-    fn a_wav_header_sent_ahead_starts_neither_ttfb_nor_playback() {
-        let start = start();
-        let clock = AudioClock::for_answer(Some("audio/wav"), None, Hint::default());
-        let mut meter = meter(start, clock, Duration::ZERO);
-        let header = wav_header();
-        assert_eq!(meter.heard(start + ms(150), &header), None);
-        assert_eq!(meter.heard(start + ms(400), &[0; 500 * BYTES_PER_MS]), None);
-        assert_eq!(meter.heard(start + ms(650), &[0; 500 * BYTES_PER_MS]), Some(ms(250)));
-        let measured = meter.end(start + ms(660), Outcome::Ok);
-        assert_eq!(measured.ttfb, Some(ms(400)));
-        assert_eq!((measured.rtf, measured.underrun), (Ok(0.25), Some(false)));
-        assert_eq!((measured.audio, measured.bytes), (ms(1000), 44 + 48_000));
-    }
-
-    #[test]
-    fn a_chunk_after_the_buffer_ran_dry_is_an_underrun_and_a_client_buffer_forgives_it() {
-        let start = start();
-        for (client_buffer, underrun) in [(ms(0), true), (ms(49), true), (ms(50), false)] {
-            let mut meter = meter(start, pcm(), client_buffer);
-            meter.heard(start + ms(200), &[0; 100 * BYTES_PER_MS]);
-            meter.heard(start + ms(350), &[0; 100 * BYTES_PER_MS]);
-            assert_eq!(meter.end(start + ms(350), Outcome::Ok).underrun, Some(underrun));
-        }
-    }
-
-    #[test]
-    fn an_envelope_is_heard_when_it_is_complete_and_has_no_rtf() {
-        let start = start();
-        let hint = Hint { format: Some(Format::Pcm), ..Hint::default() };
-        let mut meter = meter(start, AudioClock::for_answer(Some("application/json"), None, hint), ms(0));
-        meter.heard(start + ms(200), br#"{"audioContent":"AAAA"#);
-        meter.heard(start + ms(900), br#"AAAA"}"#);
-        let measured = meter.end(start + ms(901), Outcome::Ok);
-        assert_eq!(measured.ttfb, Some(ms(900)));
-        assert_eq!((measured.rtf, measured.underrun), (Err(Unknown::NotStreamed), Some(false)));
-        assert_eq!(measured.audio, Duration::from_nanos(3 * 1_000_000_000 / 24_000));
-    }
-
-    #[test]
-    fn only_a_complete_synthesis_has_an_rtf() {
-        let start = start();
-        for outcome in Outcome::ALL {
-            let mut meter = meter(start, pcm(), Duration::ZERO);
-            meter.heard(start + ms(200), &[0; 100 * BYTES_PER_MS]);
-            meter.heard(start + ms(250), &[0; 100 * BYTES_PER_MS]);
-            let rtf = meter.end(start + ms(250), outcome).rtf;
-            assert_eq!(rtf, if outcome == Outcome::Ok { Ok(0.25) } else { Err(Unknown::Incomplete) });
-        }
-    }
-
-    #[test]
-    fn silence_before_the_engine_failed_is_an_underrun_and_a_caller_who_left_is_not() {
-        let start = start();
-        for outcome in Outcome::ALL {
-            let mut meter = meter(start, pcm(), Duration::ZERO);
-            meter.heard(start + ms(200), &[0; 100 * BYTES_PER_MS]);
-            let engine =
-                matches!(outcome, Outcome::EngineError | Outcome::EngineTimeout | Outcome::Truncated);
-            assert_eq!(meter.end(start + ms(5_000), outcome).underrun, Some(engine), "{outcome:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_that_cannot_be_read_still_has_a_ttfb() {
-        let start = start();
-        let mut meter =
-            meter(start, AudioClock::for_answer(Some("text/plain"), None, Hint::default()), ms(0));
-        meter.heard(start + ms(300), b"hello");
-        meter.heard(start + ms(400), b"hello");
-        let measured = meter.end(start + ms(400), Outcome::Ok);
-        assert_eq!(measured.ttfb, Some(ms(300)));
-        assert_eq!((measured.rtf, measured.underrun), (Err(Unknown::ContentType), None));
-    }
-
-    #[test]
-    fn every_outcome_has_a_label_of_its_own() {
-        let labels: std::collections::BTreeSet<_> = Outcome::ALL.iter().map(|o| o.label()).collect();
-        assert_eq!(labels.len(), Outcome::ALL.len());
-    }
-
-    /// `armchair` 0.4.0, `compute_buffer_underrun` in `src/main.rs`, without its client buffer and header.
-    fn armchair_underrun(chunks: &[(Duration, usize)], bytes_per_second: f64) -> bool {
-        let (mut playing, mut before, mut buffer) = (false, Duration::ZERO, 0.0);
-        for (at, size) in chunks.iter().copied() {
-            if playing {
-                let consumed = at.saturating_sub(before).as_secs_f64() * bytes_per_second;
-                if consumed > buffer + 1e-9 {
-                    return true;
-                }
-                buffer -= consumed;
-            }
-            playing = true;
-            before = at;
-            buffer += size as f64;
-        }
-        false
-    }
-
-    proptest! {
-        #[test]
-        fn underrun_and_rtf_are_those_of_armchair(
-            // Gap before a chunk and audio in it, in milliseconds: dry and not dry are both common.
-            chunks in prop::collection::vec((0_u64..60, 1_usize..100), 1..40)
-        ) {
-            let start = start();
-            let mut meter = meter(start, pcm(), Duration::ZERO);
-            let (mut at, mut events, mut audio) = (ms(200), Vec::new(), Duration::ZERO);
-            for (gap, length) in chunks {
-                at += ms(gap);
-                events.push((at, length * BYTES_PER_MS));
-                audio += ms(length as u64);
-                meter.heard(start + at, &vec![0; length * BYTES_PER_MS]);
-            }
-            let measured = meter.end(start + at, Outcome::Ok);
-            prop_assert_eq!(measured.underrun, Some(armchair_underrun(&events, 48_000.0)));
-            prop_assert_eq!(measured.audio, audio);
-            // (elapsed - ttfb) / audio_duration, dropped where nothing passed between first and last.
-            let streaming = at - events[0].0;
-            let rtf = (!streaming.is_zero()).then(|| streaming.as_secs_f64() / audio.as_secs_f64());
-            match rtf {
-                Some(rtf) => prop_assert!((measured.rtf.unwrap() - rtf).abs() < 1e-12),
-                None => prop_assert_eq!(measured.rtf, Err(Unknown::NotStreamed)),
-            }
-        }
-    }
-
-    fn wav_header() -> Vec<u8> {
-        let mut header = b"RIFF\xFF\xFF\xFF\xFFWAVEfmt \x10\0\0\0\x01\0\x01\0".to_vec();
-        header.extend(24_000_u32.to_le_bytes());
-        header.extend(48_000_u32.to_le_bytes());
-        header.extend(b"\x02\0\x10\0data\xFF\xFF\xFF\xFF");
-        header
-    }
 }
