@@ -1,23 +1,18 @@
-//! What travels through the gate, and what it says when nothing does: an engine scripted byte by byte shows what
-//! arrived, a raw caller what came back.
-
-use std::time::Duration;
+//! What travels through the gate, both ways: an engine scripted byte by byte shows what arrived, a raw caller what came
+//! back.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rime_gate::config::{ForwardedHeaders, FullStatus, QueueWaitMax, WhenFull};
+use rime_gate::config::ForwardedHeaders;
 use rime_gate::gate::Gate;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::common::{
-    Exchange, LOCAL, Message, Recorder, Scripted, Wire, ask, at_rest, config, engine, fast, hold, post, say,
-    soon, start, status, until,
-};
+use crate::common::{Exchange, Recorder, Scripted, Wire, ask, at_rest, config, post, say, soon, start};
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: 2\r\n\r\nok";
-const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: gate\r\n\r\n";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: 2\r\n\r\nok";
+pub(crate) const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: gate\r\n\r\n";
 
 /// A gate in front of an engine that says `ok`.
 async fn recorded() -> (Recorder, Gate) {
@@ -27,10 +22,19 @@ async fn recorded() -> (Recorder, Gate) {
 }
 
 /// A gate in front of a scripted engine.
-async fn scripted() -> (Scripted, Gate) {
+pub(crate) async fn scripted() -> (Scripted, Gate) {
     let engine = Scripted::start().await;
     let gate = start(config(engine.address, 4));
     (engine, gate)
+}
+
+/// A caller's request, and where it has come through a gate to a scripted engine.
+pub(crate) async fn asked(request: impl AsRef<[u8]>) -> (Scripted, Gate, Wire, Exchange) {
+    let (mut engine, gate) = scripted().await;
+    let mut caller = Wire::to_gate(&gate).await;
+    caller.send(request).await;
+    let exchange = engine.next().await;
+    (engine, gate, caller, exchange)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,10 +77,7 @@ async fn a_request_reaches_the_engine_as_the_caller_wrote_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_reaches_the_caller_as_the_engine_wrote_it() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send(say(5)).await;
-    let mut exchange = engine.next().await;
+    let (_engine, _gate, mut caller, mut exchange) = asked(say(5)).await;
     exchange
         .wire
         .send(
@@ -124,10 +125,8 @@ async fn a_caller_that_waits_for_100_continue_gets_it_from_the_gate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_has_no_body_and_keeps_the_length() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send("HEAD /health HTTP/1.1\r\nHost: gate\r\n\r\n").await;
-    let mut exchange = engine.next().await;
+    let (_engine, _gate, mut caller, mut exchange) =
+        asked("HEAD /health HTTP/1.1\r\nHost: gate\r\n\r\n").await;
     assert_eq!(exchange.request.line(), "HEAD /health HTTP/1.1");
     exchange.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 77\r\n\r\n").await;
     assert_eq!(caller.head().await.field("content-length").unwrap(), "77");
@@ -169,10 +168,8 @@ async fn chunks_and_trailers_travel_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_of_an_answer_reach_a_caller_that_asked_for_them() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send("POST / HTTP/1.1\r\nHost: gate\r\nTE: trailers\r\nContent-Length: 2\r\n\r\n{}").await;
-    let mut exchange = engine.next().await;
+    let request = "POST / HTTP/1.1\r\nHost: gate\r\nTE: trailers\r\nContent-Length: 2\r\n\r\n{}";
+    let (mut engine, gate, mut caller, mut exchange) = asked(request).await;
     exchange
         .wire
         .send(
@@ -209,10 +206,7 @@ async fn next_request(engine: &mut Scripted, mut known: Wire) -> Exchange {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_unknown_length_ends_with_the_engines_connection() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send(say(5)).await;
-    let mut exchange = engine.next().await;
+    let (_engine, gate, mut caller, mut exchange) = asked(say(5)).await;
     exchange.wire.send("HTTP/1.0 200 OK\r\ncontent-type: audio/wav\r\n\r\nabc").await;
     drop(exchange);
     assert_eq!(caller.message().await.body, b"abc");
@@ -221,11 +215,8 @@ async fn an_answer_of_unknown_length_ends_with_the_engines_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_requests_are_answered_in_their_order() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    let both = [post("/", "{\"text\":\"1\"}"), HEALTH.into(), post("/", "{\"text\":\"2\"}")].concat();
-    caller.send(both).await;
-    let Exchange { mut request, mut wire } = engine.next().await;
+    let all = [post("/", "{\"text\":\"1\"}"), HEALTH.into(), post("/", "{\"text\":\"2\"}")].concat();
+    let (_engine, gate, mut caller, Exchange { mut request, mut wire }) = asked(all).await;
     for (path, body) in [("/", &b"{\"text\":\"1\"}"[..]), ("/health", b""), ("/", b"{\"text\":\"2\"}")] {
         let whole = wire.body(request).await;
         assert_eq!(whole.line().split(' ').nth(1), Some(path));
@@ -285,10 +276,7 @@ async fn a_request_id_is_kept_or_made_and_told_to_both_sides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_byte_leaves_before_the_second_has_come() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send(say(5)).await;
-    let mut exchange = engine.next().await;
+    let (_engine, _gate, mut caller, mut exchange) = asked(say(5)).await;
     exchange
         .wire
         .send("HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -300,159 +288,6 @@ async fn the_first_byte_leaves_before_the_second_has_come() {
     }
     exchange.wire.send("0\r\n\r\n").await;
     assert_eq!(soon("the end", caller.chunk()).await, Some(None));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_to_the_engine_is_used_again_and_again() {
-    let engine = engine(fast()).await;
-    let gate = start(config(engine.address(), 4));
-    let mut caller = Wire::to_gate(&gate).await;
-    for _ in 0..20 {
-        assert_eq!(caller.ask(say(5)).await.status(), 200);
-    }
-    // One for this caller's worker, one for health checks.
-    assert!(engine.counts().connections.total <= 2, "{:?}", engine.counts());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kept_connection_that_the_engine_closed_is_replaced_and_nobody_notices() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    for _ in 0..10 {
-        caller.send(say(5)).await;
-        let mut exchange = engine.next().await;
-        exchange.wire.body(exchange.request).await;
-        exchange.wire.send(OK).await;
-        // Closed as soon as it is answered: whether the gate has seen that when the next request comes is chance.
-        drop(exchange.wire);
-        assert_eq!(caller.message().await.status(), 200);
-    }
-    at_rest(&gate).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_the_engine_may_have_seen_is_not_sent_twice() {
-    let (mut engine, gate) = scripted().await;
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send(say(5)).await;
-    let mut exchange = engine.next().await;
-    exchange.wire.body(exchange.request).await;
-    exchange.wire.send(OK).await;
-    assert_eq!(caller.message().await.status(), 200);
-    // On a connection that is used again, and on a new one.
-    caller.send(say(5)).await;
-    exchange.wire.message().await;
-    drop(exchange.wire);
-    let answer = caller.message().await;
-    assert_eq!((answer.status(), answer.reason().as_str()), (502, "engine_unavailable"));
-    caller.send(say(5)).await;
-    let Exchange { request, mut wire } = engine.next().await;
-    wire.body(request).await;
-    wire.reset();
-    let answer = caller.message().await;
-    assert_eq!((answer.status(), answer.reason().as_str()), (502, "engine_unavailable"));
-    assert!(!engine.is_unasked(), "each was sent once");
-    at_rest(&gate).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_is_down_is_said_to_be_down_at_once_and_comes_back_without_a_restart() {
-    let free = TcpListener::bind(LOCAL).await.unwrap().local_addr().unwrap();
-    let gate = start(config(free, 1));
-    let mut caller = Wire::to_gate(&gate).await;
-    for request in [say(5), HEALTH.into()] {
-        let answer = caller.ask(request).await;
-        assert_eq!((answer.status(), answer.reason().as_str()), (502, "engine_unavailable"));
-        assert_eq!(answer.body, b"Engine unavailable\n");
-    }
-    let engine = engine(rime_gate::sim::Settings { listen: free, ..fast() }).await;
-    assert_eq!(caller.ask(say(5)).await.status(), 200);
-    engine.kill().await;
-    assert_eq!(caller.ask(say(5)).await.status(), 502);
-    until("the engine known to be down", || !status(&gate).engine.up).await;
-    let _engine = crate::common::engine(rime_gate::sim::Settings { listen: free, ..fast() }).await;
-    assert_eq!(caller.ask(say(5)).await.status(), 200);
-    at_rest(&gate).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_does_not_begin_is_given_up() {
-    let mut engine = Scripted::start().await;
-    let mut config = config(engine.address, 1);
-    config.engine.first_byte_timeout = Duration::from_millis(100);
-    let gate = start(config);
-    for request in [say(5), HEALTH.into()] {
-        let mut caller = Wire::to_gate(&gate).await;
-        caller.send(request).await;
-        let mut exchange = engine.next().await;
-        let answer = caller.message().await;
-        assert_eq!((answer.status(), answer.reason().as_str()), (504, "engine_timeout"));
-        exchange.wire.ending().await;
-    }
-    at_rest(&gate).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_synthesis_is_never_queued() {
-    let engine = engine(fast()).await;
-    let gate = start(config(engine.address(), 1));
-    let held = hold(&gate).await;
-    let mut queued = Wire::to_gate(&gate).await;
-    queued.send(say(5)).await;
-    until("one waiting", || status(&gate).waiting == 1).await;
-    let asked = ["GET /health", "HEAD /health", "GET /", "POST /health", "OPTIONS /", "GET /voices/x"];
-    for (line, expected) in asked.into_iter().zip([200, 200, 405, 405, 405, 404]) {
-        let mut caller = Wire::to_gate(&gate).await;
-        caller.send(format!("{line} HTTP/1.1\r\nHost: gate\r\nContent-Length: 0\r\n\r\n")).await;
-        assert_eq!(caller.head().await.status(), expected, "{line}");
-    }
-    assert_eq!((status(&gate).running, status(&gate).waiting), (1, 1));
-    drop(held);
-    assert_eq!(queued.message().await.status(), 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_synthesis_takes_a_slot_however_its_path_is_spelled() {
-    let engine = Recorder::start().await;
-    let mut config = config(engine.address, 1);
-    config.admission.when_full = WhenFull::Reject;
-    let gate = start(config);
-    let mut holder = Wire::to_gate(&gate).await;
-    let holding = engine_that_holds(&gate, &mut holder).await;
-    for path in [
-        "/",
-        "//",
-        "/invocations",
-        "/invocations/",
-        "//invocations",
-        "/%69nvocations",
-        "/v1/%72ime-tts",
-        "/v1//rime-tts",
-        "/v1/./rime-tts",
-        "/x/%2e%2e/invocations",
-        "/x/../v1/rime-tts/",
-        "/?x=/health",
-        "/health/%2E%2e/",
-        "http://gate/invocations",
-        "http://gate",
-        "/invocations#x",
-    ] {
-        let answer = ask(&gate, post(path, "{}")).await;
-        // A fragment has no place in a request target.
-        let expected = (429, "limit_reached");
-        assert_eq!((answer.status(), answer.reason().as_str()), expected, "{path}");
-    }
-    drop(holding);
-}
-
-/// Takes the one slot by a request whose body never reaches the engine whole: it is longer than what is read ahead.
-async fn engine_that_holds(gate: &Gate, holder: &mut Wire) -> Vec<u8> {
-    let head = "POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: 200000\r\n\r\n";
-    holder.send(head).await;
-    let ahead = vec![b' '; 100_000];
-    holder.send(&ahead).await;
-    until("the slot taken", || status(gate).running == 1).await;
-    ahead
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -477,87 +312,4 @@ async fn long_bodies_stream_on_and_arrive_unchanged() {
     assert!(seen[0].body == body.as_bytes() && seen[1].body == body.as_bytes());
     assert!(seen[2].body == huge.as_bytes());
     at_rest(&gate).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_too_long_or_too_slow_is_refused() {
-    let engine = Recorder::start().await;
-    let mut config = config(engine.address, 1);
-    config.limits.body_bytes_max = 100_000;
-    config.limits.body_timeout = Duration::from_millis(200);
-    let gate = start(config);
-    // Declared.
-    let mut caller = Wire::to_gate(&gate).await;
-    let long = caller.ask("POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 100001\r\n\r\n").await;
-    assert_eq!((long.status(), long.reason().as_str()), (413, "body_too_large"));
-    assert_eq!(long.body, b"Request body too large\n");
-    assert!(engine.seen().is_empty());
-    // Found out before and after the synthesis was let in.
-    let piece = format!("ea60\r\n{}\r\n", " ".repeat(60_000));
-    let mut caller = Wire::to_gate(&gate).await;
-    caller.send("POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-    caller.send(&piece).await;
-    caller.try_send(&piece).await;
-    let long = caller.message().await;
-    assert_eq!((long.status(), long.reason().as_str()), (413, "body_too_large"));
-    for sent in [0, 10, 70_000] {
-        let mut caller = Wire::to_gate(&gate).await;
-        caller.send("POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 90000\r\n\r\n").await;
-        caller.send(" ".repeat(sent)).await;
-        let slow = caller.message().await;
-        assert_eq!((slow.status(), slow.reason().as_str()), (408, "body_timeout"), "after {sent} bytes");
-        caller.ending().await;
-    }
-    at_rest(&gate).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_says_why_when_to_come_again_and_one_plain_line() {
-    let engine = engine(fast()).await;
-    let mut config = config(engine.address(), 1);
-    config.admission.queue_max = 1;
-    config.admission.queue_wait_max = QueueWaitMax::Fixed(Duration::from_millis(400));
-    let gate = start(config);
-    slots_come_free(&gate).await;
-    let _held = hold(&gate).await;
-    let mut queued = Wire::to_gate(&gate).await;
-    queued.send(say(5)).await;
-    until("one waiting", || status(&gate).waiting == 1).await;
-    let full = ask(&gate, say(5)).await;
-    is_a_refusal(&full, 429, "queue_full", "Currently at synthesis limit, queue full\n");
-    let late = queued.message().await;
-    is_a_refusal(&late, 429, "queue_timeout", "No synthesis slot came free in time\n");
-    assert_eq!(queued.ask(HEALTH).await.status(), 200, "the connection lives on");
-}
-
-/// When to come again is measured, not guessed: enough syntheses have to have ended.
-async fn slots_come_free(gate: &Gate) {
-    for _ in 0..20 {
-        assert_eq!(ask(gate, say(5)).await.status(), 200);
-    }
-    at_rest(gate).await;
-}
-
-fn is_a_refusal(answer: &Message, status: u16, reason: &str, line: &str) {
-    assert_eq!((answer.status(), answer.reason().as_str()), (status, reason));
-    assert_eq!(answer.body, line.as_bytes());
-    assert_eq!(answer.field("content-type").unwrap(), "text/plain; charset=utf-8");
-    assert!(answer.field("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
-    assert!(answer.field("x-request-id").is_some());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gate_that_rejects_does_so_at_once_with_the_status_it_was_told() {
-    let engine = engine(fast()).await;
-    let mut config = config(engine.address(), 1);
-    config.admission.when_full = WhenFull::Reject;
-    config.admission.status_when_full = FullStatus::ServiceUnavailable;
-    let gate = start(config);
-    slots_come_free(&gate).await;
-    let held = hold(&gate).await;
-    let full = ask(&gate, say(5)).await;
-    is_a_refusal(&full, 503, "limit_reached", "Currently at synthesis limit\n");
-    drop(held);
-    at_rest(&gate).await;
-    assert_eq!(ask(&gate, say(5)).await.status(), 200);
 }
