@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use rime_gate::config::WhenFull;
-use rime_gate::sim::Settings;
+use rime_gate::gate::Gate;
+use rime_gate::sim::{Engine, Settings};
 use rimelabs_api::rime::streaming_synthesis_request::Payload as Said;
 use rimelabs_api::rime::synthesis_response_stream::Payload;
 use rimelabs_api::rime::{
@@ -31,6 +32,25 @@ pub(crate) async fn audio(answer: &mut Streaming<SynthesisResponseStream>) -> Re
 async fn spoken(client: &mut Client, request: SynthesisRequest) -> Result<Vec<u8>, Status> {
     let answer = soon("a head", client.synthesize(request)).await?;
     soon("the end", audio(&mut answer.into_inner())).await
+}
+
+/// A gate in front of a fast engine, and a caller before it.
+async fn served(limit: u32) -> (Engine, Gate, Client) {
+    let engine = engine(fast()).await;
+    let gate = start(config(&engine, limit));
+    let caller = client(door(&gate)).await;
+    (engine, gate, caller)
+}
+
+/// The same with one slot, which is held: whoever comes is refused at once.
+async fn full() -> (Engine, Gate, Client, Streaming<SynthesisResponseStream>) {
+    let engine = engine(fast()).await;
+    let mut settings = config(&engine, 1);
+    settings.admission.when_full = WhenFull::Reject;
+    let gate = start(settings);
+    let mut caller = client(door(&gate)).await;
+    let held = hold(&mut caller).await;
+    (engine, gate, caller, held)
 }
 
 /// A call that has its slot, and is read no further.
@@ -75,11 +95,9 @@ impl Writer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synthesis_sounds_through_the_gate_as_it_does_around_it() {
-    let engine = engine(fast()).await;
-    let gate = start(config(&engine, 4));
+    let (engine, gate, mut through) = served(4).await;
     let around = spoken(&mut client(engine.grpc().unwrap()).await, say(400)).await.unwrap();
     assert!(around.len() > 10_000);
-    let mut through = client(door(&gate)).await;
     let answer = through.synthesize(say(400)).await.unwrap();
     assert_eq!(answer.metadata().get("x-rime-audio-content-type").unwrap(), "audio/pcm");
     assert!(answer.metadata().contains_key("x-request-id"));
@@ -101,12 +119,7 @@ async fn a_synthesis_sounds_through_the_gate_as_it_does_around_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_over_the_limit_is_refused_with_details_or_waits_its_turn() {
-    let engine = engine(fast()).await;
-    let mut settings = config(&engine, 1);
-    settings.admission.when_full = WhenFull::Reject;
-    let gate = start(settings);
-    let mut caller = client(door(&gate)).await;
-    let held = hold(&mut caller).await;
+    let (engine, gate, mut caller, held) = full().await;
     let refused = spoken(&mut caller, say(40)).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
@@ -165,9 +178,7 @@ async fn a_caller_that_cancels_gives_its_place_or_slot_back_at_every_stage() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streamed_text_takes_its_slot_with_the_first_words_and_keeps_it_to_the_end() {
-    let engine = engine(fast()).await;
-    let gate = start(config(&engine, 1));
-    let caller = client(door(&gate)).await;
+    let (engine, gate, caller) = served(1).await;
     let mut writer = Writer::start(&caller);
     writer.write(header("")).await;
     writer.write(chunk("  ")).await;
@@ -207,12 +218,7 @@ async fn a_writer_that_stops_writing_loses_its_slot_and_the_engine_is_not_blamed
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_synthesis_passes_a_full_gate_and_an_unknown_method_is_the_engines_to_refuse() {
-    let engine = engine(fast()).await;
-    let mut settings = config(&engine, 1);
-    settings.admission.when_full = WhenFull::Reject;
-    let gate = start(settings);
-    let mut caller = client(door(&gate)).await;
-    let _held = hold(&mut caller).await;
+    let (_engine, gate, mut caller, _held) = full().await;
     let request = NormalizeTextRequest { text: "One. Two.".into(), ..NormalizeTextRequest::default() };
     let answer = soon("an answer", caller.normalize_text(request)).await.unwrap().into_inner();
     assert_eq!(answer.normalized_text, "One. Two.");
@@ -254,10 +260,8 @@ async fn a_stream_that_nobody_reads_blocks_no_neighbour_and_is_ended_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_down_is_unavailable_at_once_and_comes_back_without_a_new_gate() {
-    let engine = engine(fast()).await;
+    let (engine, gate, mut caller) = served(2).await;
     let (http, grpc) = (engine.address(), engine.grpc().unwrap());
-    let gate = start(config(&engine, 2));
-    let mut caller = client(door(&gate)).await;
     let mut held = hold(&mut caller).await;
     engine.kill().await;
     let broken = soon("the end", audio(&mut held)).await.unwrap_err();
@@ -275,9 +279,7 @@ async fn an_engine_that_is_down_is_unavailable_at_once_and_comes_back_without_a_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_gate_ends_what_runs_and_refuses_what_waits() {
-    let engine = engine(fast()).await;
-    let gate = start(config(&engine, 1));
-    let mut caller = client(door(&gate)).await;
+    let (engine, gate, mut caller) = served(1).await;
     let mut running = soon("a head", caller.synthesize(say(6_000))).await.unwrap().into_inner();
     let mut waiting = client(door(&gate)).await;
     let waiting = tokio::spawn(async move { spoken(&mut waiting, say(40)).await });
@@ -293,12 +295,7 @@ async fn a_draining_gate_ends_what_runs_and_refuses_what_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn details_of_a_refusal_are_googles_status_with_when_to_come_again() {
-    let engine = engine(fast()).await;
-    let mut settings = config(&engine, 1);
-    settings.admission.when_full = WhenFull::Reject;
-    let gate = start(settings);
-    let mut caller = client(door(&gate)).await;
-    let _held = hold(&mut caller).await;
+    let (_engine, _gate, mut caller, _held) = full().await;
     let refused = spoken(&mut caller, say(40)).await.unwrap_err();
     let details: rimelabs_api::google::rpc::Status = prost::Message::decode(refused.details()).unwrap();
     assert_eq!(details.code, Code::ResourceExhausted as i32);

@@ -8,17 +8,27 @@ use http::{HeaderMap, HeaderValue, Response};
 use rime_gate::config::WhenFull;
 use rime_gate::gate::Gate;
 use rime_gate::protocol::grpc::framed;
+use tokio::task::JoinHandle;
 
 use crate::common::{self, Recorder, at_rest, soon, start, status, until};
-use crate::raw::{Arrived, Caller, SYNTHESIZE, Scripted, end};
+use crate::raw::{Arrived, Caller, End, SYNTHESIZE, Scripted, end};
 use crate::{config_for, door, say};
 
-async fn scripted(streams_max: u32, limit: u32) -> (Scripted, Gate, Recorder) {
+/// A gate in front of a scripted engine, a caller before it, and what answers for the engine over HTTP.
+async fn scripted(streams_max: u32, limit: u32) -> (Scripted, Gate, Caller, Recorder) {
     let engine = Scripted::start(streams_max).await;
     let http = Recorder::start().await;
     let mut config = config_for(http.address, engine.address, limit);
     config.engine.first_byte_timeout = Duration::from_millis(1_500);
-    (engine, start(config), http)
+    let gate = start(config);
+    let caller = Caller::to(door(&gate)).await;
+    (engine, gate, caller, http)
+}
+
+/// A synthesis on its way, and what has come of it to the engine.
+async fn asked(caller: Caller, engine: &mut Scripted) -> (JoinHandle<End>, Arrived) {
+    let call = tokio::spawn(async move { caller.synthesize(&[], 10).await });
+    (call, engine.next().await)
 }
 
 fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -41,8 +51,7 @@ fn begin(arrived: &mut Arrived) -> h2::SendStream<Bytes> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_travels_as_it_was_made_and_its_answer_as_it_was_given() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
     let metadata = [
         ("grpc-timeout", "9S"),
         ("x-key", "1"),
@@ -105,10 +114,8 @@ async fn a_call_travels_as_it_was_made_and_its_answer_as_it_was_given() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trailers_only_answer_stays_one_and_counts_as_the_engines_error() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
-    let call = tokio::spawn(async move { caller.synthesize(&[], 10).await });
-    let mut arrived = engine.next().await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
+    let (call, mut arrived) = asked(caller, &mut engine).await;
     let head = Response::builder()
         .header("content-type", "application/grpc")
         .header("grpc-status", "3")
@@ -132,10 +139,8 @@ async fn a_trailers_only_answer_stays_one_and_counts_as_the_engines_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_after_audio_counts_as_the_engines_error() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
-    let call = tokio::spawn(async move { caller.synthesize(&[], 10).await });
-    let mut arrived = engine.next().await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
+    let (call, mut arrived) = asked(caller, &mut engine).await;
     let mut answer = begin(&mut arrived);
     answer.send_data(Bytes::from_static(b"\0\0\0\0\x04\x0a\x02ab"), false).unwrap();
     answer.send_trailers(fields(&[("grpc-status", "13"), ("grpc-message", "gpu")])).unwrap();
@@ -150,8 +155,7 @@ async fn a_status_after_audio_counts_as_the_engines_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callers_own_deadline_ends_its_wait_as_deadline_exceeded() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
     let (_held, mut stream) = caller.begin(SYNTHESIZE, &[]).await;
     stream.send_data(framed(&say(10)).into(), true).unwrap();
     let _holding = engine.next().await;
@@ -164,8 +168,7 @@ async fn a_callers_own_deadline_ends_its_wait_as_deadline_exceeded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_travels_both_ways_at_once() {
-    let (mut engine, gate, _http) = scripted(100, 2).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(100, 2).await;
     // The caller's, before the head and after it; with its request still open.
     for with_head in [false, true] {
         let path = "/rime.TextToSpeech/SynthesizeStreaming";
@@ -211,8 +214,7 @@ fn opening() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engines_limit_of_streams_is_kept_by_making_connections() {
-    let (mut engine, gate, _http) = scripted(3, 10).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(3, 10).await;
     let mut open = Vec::new();
     for _ in 0..10 {
         let (response, mut stream) = caller.begin(SYNTHESIZE, &[]).await;
@@ -239,8 +241,7 @@ async fn the_engines_limit_of_streams_is_kept_by_making_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_goodbye_running_calls_end_and_new_ones_go_another_way() {
-    let (mut engine, gate, _http) = scripted(100, 4).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(100, 4).await;
     let (response, mut stream) = caller.begin(SYNTHESIZE, &[]).await;
     stream.send_data(framed(&say(10)).into(), true).unwrap();
     let mut first = engine.next().await;
@@ -269,8 +270,7 @@ async fn after_a_goodbye_running_calls_end_and_new_ones_go_another_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_does_not_begin_is_given_up_and_a_call_is_sent_once() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
     let end = caller.synthesize(&[], 10).await;
     assert_eq!((end.field("grpc-status"), end.field("x-rime-gate-reason")), ("14", "engine_timeout"));
     let _one = engine.next().await;
@@ -280,10 +280,8 @@ async fn an_engine_that_does_not_begin_is_given_up_and_a_call_is_sent_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_a_status_is_not_taken_for_a_whole_one() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
-    let call = tokio::spawn(async move { caller.synthesize(&[], 10).await });
-    let mut arrived = engine.next().await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
+    let (call, mut arrived) = asked(caller, &mut engine).await;
     begin(&mut arrived).send_data(Bytes::from_static(b"\0\0\0\0\x04\x0a\x02ab"), true).unwrap();
     assert_eq!(soon("the end", call).await.unwrap().field("grpc-status"), "14");
     at_rest(&gate).await;
@@ -292,8 +290,7 @@ async fn an_answer_without_a_status_is_not_taken_for_a_whole_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synthesis_takes_a_slot_however_it_is_spelled_and_a_slow_upload_takes_none() {
-    let (mut engine, gate, _http) = scripted(100, 1).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (mut engine, gate, caller, _http) = scripted(100, 1).await;
     let (_slow, mut slow) = caller.begin(SYNTHESIZE, &[]).await;
     slow.send_data(Bytes::from_static(b"\0\0\0"), false).unwrap();
     let (_held, mut stream) = caller.begin("/rime.TextToSpeech/%53ynthesize", &[]).await;

@@ -1,6 +1,8 @@
 //! gRPC health checking, which the gate answers for itself.
 
+use rime_gate::gate::Gate;
 use rime_gate::protocol::grpc::{HealthAnswer, HealthRequest, framed};
+use rime_gate::sim::Engine;
 
 use crate::common::{fast, soon, start, status, until};
 use crate::raw::Caller;
@@ -13,14 +15,20 @@ fn of(service: &str) -> HealthRequest {
     HealthRequest { service: service.into() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_check_says_whether_a_synthesis_would_be_admitted() {
+/// A gate that knows its engine to be up, and a caller.
+async fn healthy() -> (Engine, Gate, Caller) {
     let engine = engine(fast()).await;
     let mut settings = config(&engine, 1);
     settings.engine.health_interval = std::time::Duration::from_millis(50);
     let gate = start(settings);
     until("the engine up", || status(&gate).engine.up).await;
     let caller = Caller::to(door(&gate)).await;
+    (engine, gate, caller)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_whether_a_synthesis_would_be_admitted() {
+    let (engine, gate, caller) = healthy().await;
     for service in ["", "rime.TextToSpeech"] {
         let end = caller.call(CHECK, &[], &of(service)).await;
         assert_eq!((end.field("grpc-status"), &end.body), ("0", &framed(&HealthAnswer::of(true))));
@@ -34,12 +42,7 @@ async fn a_check_says_whether_a_synthesis_would_be_admitted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_is_told_at_once_and_of_every_change_and_keeps_no_drain_waiting() {
-    let engine = engine(fast()).await;
-    let mut settings = config(&engine, 1);
-    settings.engine.health_interval = std::time::Duration::from_millis(50);
-    let gate = start(settings);
-    until("the engine up", || status(&gate).engine.up).await;
-    let caller = Caller::to(door(&gate)).await;
+    let (_engine, gate, caller) = healthy().await;
     let (response, mut stream) = caller.begin(WATCH, &[]).await;
     stream.send_data(framed(&of("rime.TextToSpeech")).into(), true).unwrap();
     let mut told = soon("a head", response).await.unwrap().into_body();

@@ -184,6 +184,16 @@ impl V1 {
         async move { assert_eq!(self.heard().await, (context, wanted)) }
     }
 
+    /// Audio and nothing else, until there are so many bytes: how many there are then.
+    pub(crate) async fn sounds(&mut self, bytes: usize) -> usize {
+        let mut heard = 0;
+        while heard < bytes {
+            let (_, Heard::Audio(piece)) = self.heard().await else { panic!("no audio") };
+            heard += piece;
+        }
+        heard
+    }
+
     /// After any audio comes the end of this context. The bytes of the audio.
     pub(crate) async fn done(&mut self, context: &str) -> usize {
         let (id, bytes, heard) = self.next().await;
