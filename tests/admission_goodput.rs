@@ -43,53 +43,26 @@ impl Shape {
     }
 }
 
+/// Slots that are held for long: some 2.5 come free a second.
+const LONG: Shape =
+    Shape { name: "long", limit: 20, holding: (3.6, 12.6), upstream_ttfb: (0.2, 0.3), unseen: (0.0, 0.01) };
+const SHORT: Shape = Shape { name: "short", holding: (0.6, 1.4), ..LONG };
+const UNEVEN: (f64, f64) = (0.1, 0.7);
+const EVEN: (f64, f64) = (0.249, 0.251);
+/// What a busy machine takes on the way.
+const BUSY: (f64, f64) = (0.0, 0.04);
+
 const SHAPES: [Shape; 10] = [
-    Shape {
-        name: "busy machine",
-        limit: 20,
-        holding: (0.6, 1.4),
-        upstream_ttfb: (0.249, 0.251),
-        unseen: (0.0, 0.04),
-    },
-    Shape {
-        name: "busy, long",
-        limit: 20,
-        holding: (3.6, 12.6),
-        upstream_ttfb: (0.249, 0.251),
-        unseen: (0.0, 0.04),
-    },
-    Shape { name: "long", limit: 20, holding: (3.6, 12.6), upstream_ttfb: (0.2, 0.3), unseen: (0.0, 0.01) },
-    Shape { name: "short", limit: 20, holding: (0.6, 1.4), upstream_ttfb: (0.2, 0.3), unseen: (0.0, 0.01) },
-    Shape {
-        name: "uneven TTFB",
-        limit: 20,
-        holding: (0.8, 1.6),
-        upstream_ttfb: (0.1, 0.7),
-        unseen: (0.0, 0.01),
-    },
-    Shape {
-        name: "long, uneven",
-        limit: 20,
-        holding: (3.6, 12.6),
-        upstream_ttfb: (0.1, 0.7),
-        unseen: (0.0, 0.01),
-    },
-    Shape { name: "4, long", limit: 4, holding: (3.6, 12.6), upstream_ttfb: (0.2, 0.3), unseen: (0.0, 0.01) },
-    Shape { name: "4, short", limit: 4, holding: (0.6, 1.4), upstream_ttfb: (0.2, 0.3), unseen: (0.0, 0.01) },
-    Shape {
-        name: "64, long",
-        limit: 64,
-        holding: (3.6, 12.6),
-        upstream_ttfb: (0.2, 0.3),
-        unseen: (0.0, 0.01),
-    },
-    Shape {
-        name: "64, short",
-        limit: 64,
-        holding: (0.6, 1.4),
-        upstream_ttfb: (0.2, 0.3),
-        unseen: (0.0, 0.01),
-    },
+    Shape { name: "busy machine", upstream_ttfb: EVEN, unseen: BUSY, ..SHORT },
+    Shape { name: "busy, long", upstream_ttfb: EVEN, unseen: BUSY, ..LONG },
+    LONG,
+    SHORT,
+    Shape { name: "uneven TTFB", holding: (0.8, 1.6), upstream_ttfb: UNEVEN, ..SHORT },
+    Shape { name: "long, uneven", upstream_ttfb: UNEVEN, ..LONG },
+    Shape { name: "4, long", limit: 4, ..LONG },
+    Shape { name: "4, short", limit: 4, ..SHORT },
+    Shape { name: "64, long", limit: 64, ..LONG },
+    Shape { name: "64, short", limit: 64, ..SHORT },
 ];
 
 #[derive(Clone, Copy, Debug)]
