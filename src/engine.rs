@@ -5,6 +5,7 @@ pub mod body;
 mod connection;
 pub mod grpc;
 mod health;
+mod http1;
 pub(crate) mod orca;
 mod pool;
 mod socket;
@@ -17,8 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower::Service;
@@ -29,6 +29,8 @@ use body::SendError;
 pub use body::{EngineBody, SendBody};
 use connection::{Connection, Unanswered};
 pub use health::Health;
+pub use http1::AnswerError;
+use http1::Outgoing;
 use pool::Pool;
 pub use socket::Opened;
 
@@ -44,13 +46,13 @@ pub enum EngineError {
     /// The connection ended before a response head came. The request may have reached the engine, so that it is not
     /// sent again: Rime bills a retry as a new synthesis.
     #[error("the engine closed the connection before it answered")]
-    Lost(#[source] hyper::Error),
+    Lost(#[source] AnswerError),
     /// No response head within `first_byte_timeout`.
     #[error("the engine did not begin to answer in time")]
     FirstByteTimeout,
     /// The caller's request body broke off on its way to the engine.
     #[error("the request body broke off")]
-    RequestBody(#[source] hyper::Error),
+    RequestBody(#[source] SendError),
 }
 
 impl EngineError {
@@ -60,13 +62,9 @@ impl EngineError {
         match self {
             Self::ConnectTimeout | Self::Connect(_) | Self::Lost(_) => Reason::EngineUnavailable,
             Self::FirstByteTimeout => Reason::EngineTimeout,
-            Self::RequestBody(error) => {
-                match std::error::Error::source(error).and_then(|source| source.downcast_ref()) {
-                    Some(SendError::TooLarge) => Reason::BodyTooLarge,
-                    Some(SendError::Timeout) => Reason::BodyTimeout,
-                    Some(SendError::Read(_)) | None => Reason::BadRequest,
-                }
-            }
+            Self::RequestBody(SendError::TooLarge) => Reason::BodyTooLarge,
+            Self::RequestBody(SendError::Timeout) => Reason::BodyTimeout,
+            Self::RequestBody(SendError::Read(_)) => Reason::BadRequest,
         }
     }
 }
@@ -131,7 +129,7 @@ impl EngineClient {
         let inner = Arc::clone(&self.inner);
         let now = Instant::now();
         let deadline = now + inner.first_byte_timeout;
-        let way = Inner::way(&inner, request, now, deadline);
+        let way = Inner::way(&inner, Outgoing::new(request), now, deadline);
         Sending { inner, deadline, way }
     }
 }
@@ -176,23 +174,23 @@ impl Future for Sending {
             };
             break match (answered, std::mem::replace(&mut this.way, Way::Answered)) {
                 (Err(Unanswered::Unsent(request, _)), _) => {
-                    this.way = Inner::way(&this.inner, *request, Instant::now(), this.deadline);
+                    this.way = Inner::way(&this.inner, request, Instant::now(), this.deadline);
                     continue;
                 }
                 (Err(error), _) => Err(error.into()),
-                (Ok(response), Way::Kept(connection)) => Ok(this.inner.leased(response, connection)),
+                (Ok(response), Way::Kept(connection)) => this.inner.leased(response, connection),
                 (Ok(_), _) => unreachable!("it was a kept connection that answered"),
             };
         };
         this.way = Way::Answered;
-        this.inner.health.learn(&result);
+        this.inner.health.learn(result.as_ref());
         Poll::Ready(result)
     }
 }
 
 impl Inner {
     /// Sends a request out on a kept connection, else on a new one.
-    fn way(this: &Arc<Self>, request: Request<SendBody>, now: Instant, deadline: Instant) -> Way {
+    fn way(this: &Arc<Self>, request: Outgoing, now: Instant, deadline: Instant) -> Way {
         match this.pool.take(now) {
             Some(mut connection) => {
                 connection.send(request, deadline);
@@ -204,21 +202,24 @@ impl Inner {
 
     async fn send_anew(
         self: Arc<Self>,
-        request: Request<SendBody>,
+        request: Outgoing,
         deadline: Instant,
     ) -> Result<Response<EngineBody>, EngineError> {
-        let mut connection = Box::new(self.connect().await?);
+        let mut connection = Box::new(Connection::new(self.dial().await?));
         connection.send(request, deadline);
         let response = poll_fn(|cx| connection.poll_answer(cx)).await?;
-        Ok(self.leased(response, connection))
+        self.leased(response, connection)
     }
 
-    fn leased(&self, response: Response<Incoming>, connection: Box<Connection>) -> Response<EngineBody> {
-        response.map(|body| EngineBody::new(body, connection, Arc::clone(&self.pool)))
-    }
-
-    async fn connect(&self) -> Result<Connection, EngineError> {
-        Connection::open(self.dial().await?).await.map_err(lost)
+    fn leased(
+        &self,
+        response: Response<()>,
+        connection: Box<Connection>,
+    ) -> Result<Response<EngineBody>, EngineError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(EngineError::Lost(AnswerError::Switched));
+        }
+        Ok(response.map(|()| EngineBody::new(connection, Arc::clone(&self.pool))))
     }
 
     async fn dial(&self) -> Result<TcpStream, EngineError> {
@@ -235,14 +236,12 @@ impl Inner {
 impl From<Unanswered> for EngineError {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
-            Unanswered::Unsent(_, error) | Unanswered::Lost(error) => lost(error),
+            Unanswered::Unsent(_, error) => Self::Lost(error.into()),
+            Unanswered::Lost(error) => Self::Lost(error),
+            Unanswered::Body(error) => Self::RequestBody(error),
             Unanswered::TimedOut => Self::FirstByteTimeout,
         }
     }
-}
-
-fn lost(error: hyper::Error) -> EngineError {
-    if error.is_user() { EngineError::RequestBody(error) } else { EngineError::Lost(error) }
 }
 
 impl Service<Request<SendBody>> for EngineClient {

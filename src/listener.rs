@@ -2,6 +2,7 @@
 //! no synthesis: what a request means is the service's business.
 
 mod connection;
+mod heads;
 mod turn;
 mod watch;
 

@@ -4,6 +4,7 @@
 mod flat;
 pub mod grpc;
 pub mod headers;
+pub mod spelling;
 pub mod websocket;
 
 use std::borrow::Cow;

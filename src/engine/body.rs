@@ -3,13 +3,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::connection::Connection;
+use super::http1::AnswerError;
 use super::pool::Pool;
 
 /// What is sent to the engine.
@@ -57,6 +58,15 @@ impl SendBody {
             Self::Whole(_) => true,
             Self::Streamed(streamed) => streamed.rest.is_none(),
             Self::PassThrough(body) => body.is_end_stream(),
+        }
+    }
+
+    /// Takes the next piece of a body that [is at hand](Self::is_at_hand).
+    pub(super) fn next_at_hand(&mut self) -> Option<Frame<Bytes>> {
+        match self {
+            Self::Whole(bytes) => bytes.take().map(Frame::data),
+            Self::Streamed(streamed) => streamed.ahead.pop_front(),
+            Self::PassThrough(_) => None,
         }
     }
 }
@@ -122,21 +132,19 @@ impl Streamed {
 /// is how the engine learns that nobody listens any more.
 #[derive(Debug)]
 pub struct EngineBody {
-    incoming: Incoming,
+    /// `None` once the answer has ended or failed.
     lease: Option<(Box<Connection>, Arc<Pool>)>,
 }
 
 impl EngineBody {
-    pub(super) fn new(incoming: Incoming, connection: Box<Connection>, pool: Arc<Pool>) -> Self {
-        let mut body = Self { incoming, lease: Some((connection, pool)) };
-        if body.incoming.is_end_stream() {
-            body.give_back();
-        }
+    pub(super) fn new(connection: Box<Connection>, pool: Arc<Pool>) -> Self {
+        let mut body = Self { lease: Some((connection, pool)) };
+        body.give_back_at_end();
         body
     }
 
-    fn give_back(&mut self) {
-        if let Some((connection, pool)) = self.lease.take() {
+    fn give_back_at_end(&mut self) {
+        if let Some((connection, pool)) = self.lease.take_if(|(connection, _)| connection.is_answered()) {
             pool.give(connection);
         }
     }
@@ -144,31 +152,27 @@ impl EngineBody {
 
 impl Body for EngineBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming, lease } = &mut *self;
-        let polled = match lease {
-            Some((connection, _)) => connection.poll_frame(incoming, cx),
-            None => Pin::new(incoming).poll_frame(cx),
-        };
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let Some((connection, _)) = &mut self.lease else { return Poll::Ready(None) };
+        let polled = ready!(connection.poll_frame(cx));
         match &polled {
-            Poll::Ready(Some(Ok(_))) if !self.incoming.is_end_stream() => {}
-            Poll::Ready(None | Some(Ok(_))) => self.give_back(),
-            Poll::Ready(Some(Err(_))) => self.lease = None,
-            Poll::Pending => {}
+            Some(Err(_)) => self.lease = None,
+            _ => self.give_back_at_end(),
         }
-        polled
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.lease.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let Some((connection, _)) = &self.lease else { return SizeHint::with_exact(0) };
+        connection.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

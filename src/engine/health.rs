@@ -57,7 +57,7 @@ impl Health {
     }
 
     /// What an attempt to send a request tells of the engine.
-    pub(super) fn learn<B>(&self, result: &Result<Response<B>, EngineError>) {
+    pub(super) fn learn<B>(&self, result: Result<&Response<B>, &EngineError>) {
         match result {
             Ok(response) => self.answered(response.headers()),
             Err(EngineError::Connect(_) | EngineError::ConnectTimeout) => self.set(false),

@@ -30,7 +30,7 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Idle { connection, since }) = idle.pop() {
             // The younger ones were on top: an engine that closes idle connections is about to close this one too.
-            if now - since < self.idle_timeout && connection.is_ready() {
+            if now - since < self.idle_timeout && connection.is_open() {
                 return Some(connection);
             }
         }
@@ -50,6 +50,6 @@ impl Pool {
     pub(super) fn close_idle(&self) {
         let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain_mut(|kept| now - kept.since < self.idle_timeout && !kept.connection.is_closed());
+        idle.retain(|kept| now - kept.since < self.idle_timeout && kept.connection.is_open());
     }
 }

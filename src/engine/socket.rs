@@ -1,16 +1,19 @@
 //! Opens a WebSocket to the engine. Decides nothing of what is said on it.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Collected, Limited};
-use hyper::client::conn::http1;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
-use super::body::SendBody;
-use super::{EngineClient, EngineError, lost};
+use super::body::{EngineBody, SendBody};
+use super::connection::Connection;
+use super::http1::{AnswerError, Outgoing};
+use super::{EngineClient, EngineError};
 
 /// Bytes of an answer that refuses a socket: a line of text. What is longer is left out.
 const ANSWER_BYTES_MAX: usize = 65_536;
@@ -18,8 +21,8 @@ const ANSWER_BYTES_MAX: usize = 65_536;
 /// What the engine says to a request for a WebSocket.
 #[derive(Debug)]
 pub enum Opened {
-    /// It switches protocols: its head, and the connection to come.
-    Switched(Response<()>, OnUpgrade),
+    /// It switches protocols: its head, the connection, and what it has said on it already.
+    Switched(Response<()>, (TcpStream, Bytes)),
     /// It does not: its answer, whole.
     Answered(Response<Bytes>),
 }
@@ -37,26 +40,24 @@ impl EngineClient {
     /// [`EngineError`] where no response head came.
     pub async fn open_socket(&self, request: Request<SendBody>) -> Result<Opened, EngineError> {
         let inner = &*self.inner;
+        let deadline = Instant::now() + inner.first_byte_timeout;
         let asking = async {
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(inner.dial().await?)).await.map_err(lost)?;
-            tokio::spawn(async move {
-                // How a connection ends is told to whoever waits for its answer.
-                let _ = connection.with_upgrades().await;
-            });
-            sender.send_request(request).await.map_err(lost)
+            let mut connection = Connection::new(inner.dial().await?);
+            connection.send(Outgoing::new(request), deadline);
+            let response = poll_fn(|cx| connection.poll_answer(cx)).await?;
+            Ok((response, connection))
         };
-        let answer = timeout(inner.first_byte_timeout, asking).await;
-        let answer = answer.unwrap_or(Err(EngineError::FirstByteTimeout));
-        inner.health.learn(&answer);
-        let mut response = answer?;
+        let asked = asking.await;
+        inner.health.learn(asked.as_ref().map(|(response, _)| response));
+        let (response, connection) = asked?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgraded = hyper::upgrade::on(&mut response);
-            return Ok(Opened::Switched(response.map(drop), upgraded));
+            let switched = connection.into_stream().ok_or(EngineError::Lost(AnswerError::Switched))?;
+            return Ok(Opened::Switched(response, switched));
         }
-        let (mut head, body) = response.into_parts();
+        let body = EngineBody::new(Box::new(connection), Arc::clone(&inner.pool));
         let body = timeout(inner.first_byte_timeout, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
         let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
+        let (mut head, ()) = response.into_parts();
         if body.is_none() {
             head.headers.remove(CONTENT_LENGTH);
         }

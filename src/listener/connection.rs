@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -26,6 +26,7 @@ use tower::Service;
 use tracing::debug;
 
 use super::Place;
+use super::heads::Heads;
 use super::turn::{Streams, Turn};
 use super::watch::{Serving, Verdict, Watch, Watchdog};
 use crate::config::Limits;
@@ -34,8 +35,8 @@ use crate::protocol::headers::Peer;
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What is read at most to learn which HTTP a caller speaks; the parser gets it all.
-const FIRST_READ_BYTES_MAX: usize = 4096;
+/// What is read of an HTTP/1 connection at once, and to learn which HTTP a caller speaks.
+const READ_BYTES_MAX: usize = 8 * 1024;
 
 /// The header limit that the HTTP/1 parser holds on its stack; any other is allocated for each request.
 const HEADERS_MAX_INLINE: usize = 100;
@@ -82,12 +83,25 @@ pub(super) async fn serve<S, B>(
     let caller = Peer::new(peer);
     let streams = (version == Version::Http2).then(|| Streams::new(limits.caller_stall_timeout));
     let begun = streams.clone();
+    let heads = io.heads.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
+        if let Some(spelling) = heads.as_ref().and_then(|heads| heads.take(&request)) {
+            request.extensions_mut().insert(spelling);
+        }
         let serving = serving.request();
         let turn = begun.as_ref().map(Streams::begin);
         let answer = service.clone().call(request);
-        async move { answer.await.map(|response| response.map(|body| Served { body, turn, _serving: serving })) }
+        let heads = heads.clone();
+        async move {
+            let response = answer.await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                && let Some(heads) = heads
+            {
+                heads.end();
+            }
+            Ok(response.map(|body| Served { body, turn, _serving: serving }))
+        }
     });
     let result = match streams {
         None => http1(io, service, &watch, &limits, &drain).await,
@@ -112,7 +126,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(true).header_read_timeout(None).max_header_size(limits.head_bytes_max);
+    builder.header_read_timeout(None).max_header_size(limits.head_bytes_max);
     if limits.headers_max != HEADERS_MAX_INLINE {
         builder.max_headers(limits.headers_max);
     }
@@ -230,17 +244,24 @@ async fn sniff(
         () = waiting => return None,
         () = drain.cancelled() => return None,
     };
-    let heads = version == Version::Http1;
-    if !heads {
-        watch.head_ended();
-    }
+    let heads = match version {
+        Version::Http1 => {
+            let heads = Heads::new();
+            heads.read(&seen, true);
+            Some(Arc::new(heads))
+        }
+        Version::Http2 => {
+            watch.head_ended();
+            None
+        }
+    };
     let watch = Arc::clone(watch);
     Some((version, CallerIo { first: seen.freeze(), stream: TokioIo::new(stream), watch, heads }))
 }
 
 fn read_some(stream: &mut TcpStream, seen: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     // On the stack of this call: a buffer in the connection's own state would stay with it for life.
-    let mut space = [MaybeUninit::uninit(); FIRST_READ_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
     let mut space = ReadBuf::uninit(&mut space);
     ready!(Pin::new(stream).poll_read(cx, &mut space))?;
     seen.extend_from_slice(space.filled());
@@ -253,8 +274,8 @@ struct CallerIo {
     first: Bytes,
     stream: TokioIo<TcpStream>,
     watch: Arc<Watch>,
-    /// Whether bytes that arrive between requests begin a head. In HTTP/2 they may be anything: a ping, a window.
-    heads: bool,
+    /// `None` in HTTP/2: bytes that arrive between requests begin no head, they may be a ping or a window.
+    heads: Option<Arc<Heads>>,
 }
 
 impl Read for CallerIo {
@@ -274,8 +295,15 @@ impl Read for CallerIo {
             }
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        if this.heads && this.watch.expects_head() {
+        let Some(heads) = &this.heads else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+        let at_rest = this.watch.expects_head();
+        let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
+        let room = buf.remaining().min(space.len());
+        let mut read = ReadBuf::uninit(&mut space[..room]);
+        ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut read))?;
+        heads.read(read.filled(), at_rest);
+        buf.put_slice(read.filled());
+        if at_rest {
             this.watch.head_began(Instant::now().into_std());
         }
         Poll::Ready(Ok(()))

@@ -15,6 +15,7 @@ use http::header::{CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -176,17 +177,17 @@ impl Spoken {
     }
 }
 
-/// Waits until both ends have switched, then carries messages until the session is over.
+/// Waits until the caller has switched too, then carries messages until the session is over.
 async fn run(
     caller: OnUpgrade,
-    engine: OnUpgrade,
+    engine: (TcpStream, Bytes),
     spoken: Spoken,
     sockets: Sockets,
     books: Arc<Books<EngineBody>>,
     place: Place,
 ) {
-    let (caller, engine) = match tokio::try_join!(caller, engine) {
-        Ok(both) => both,
+    let caller = match caller.await {
+        Ok(caller) => caller,
         Err(error) => return debug!(error = &error as &dyn std::error::Error, "a WebSocket was not opened"),
     };
     let session = Session::new(caller, engine, spoken, &sockets, books).await;

@@ -6,8 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -45,8 +44,8 @@ pub(super) enum Read {
 
 /// One end.
 #[derive(Debug)]
-pub(super) struct End {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+pub(super) struct End<S> {
+    socket: WebSocketStream<S>,
     /// Bytes sent since everything was last known to be out.
     unsent: usize,
     /// Nothing more is read or sent.
@@ -55,15 +54,19 @@ pub(super) struct End {
     closing: bool,
 }
 
-impl End {
-    pub(super) async fn new(io: Upgraded, role: Role, message_bytes_max: usize) -> Self {
+impl<S> End<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// The end at `io`, of which `first` has been read already.
+    pub(super) async fn new(io: S, first: Bytes, role: Role, message_bytes_max: usize) -> Self {
         let read_bytes = if role == Role::Server { CALLER_READ_BYTES } else { ENGINE_READ_BYTES };
         let config = WebSocketConfig::default()
             .read_buffer_size(read_bytes)
             .write_buffer_size(SEND_AHEAD_BYTES_MAX)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), role, Some(config)).await;
+        let socket = WebSocketStream::from_partially_read(io, first.into(), role, Some(config)).await;
         Self { socket, unsent: 0, gone: false, closing: false }
     }
 

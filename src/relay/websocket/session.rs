@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
@@ -28,8 +31,8 @@ const MESSAGES_A_TURN: usize = 64;
 
 /// A future that is done when the socket is closed at both ends.
 pub(super) struct Session {
-    caller: End,
-    engine: End,
+    caller: End<TokioIo<Upgraded>>,
+    engine: End<TcpStream>,
     protocol: protocol::Session,
     slots: Slots,
     patience: Patience,
@@ -48,7 +51,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) async fn new(
         caller: Upgraded,
-        engine: Upgraded,
+        (engine, first): (TcpStream, Bytes),
         spoken: Spoken,
         sockets: &Sockets,
         books: Arc<Books<EngineBody>>,
@@ -56,8 +59,14 @@ impl Session {
         let settings = &sockets.settings;
         let now = Instant::now();
         Self {
-            caller: End::new(caller, Role::Server, settings.websocket.message_bytes_max).await,
-            engine: End::new(engine, Role::Client, ENGINE_MESSAGE_BYTES_MAX).await,
+            caller: End::new(
+                TokioIo::new(caller),
+                Bytes::new(),
+                Role::Server,
+                settings.websocket.message_bytes_max,
+            )
+            .await,
+            engine: End::new(engine, first, Role::Client, ENGINE_MESSAGE_BYTES_MAX).await,
             slots: Slots::new(books, spoken.protocol, spoken.model.as_deref()),
             protocol: spoken.session,
             patience: Patience::new(now, settings),

@@ -1,0 +1,119 @@
+//! An answer's head: status and fields, and how its body is framed (RFC 9112 sections 4 to 6).
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use httparse::Status;
+use hyper::ext::ReasonPhrase;
+
+use super::{AnswerError, Decoder, HEAD_BYTES_MAX, HEADERS_MAX};
+
+/// A head, and what is known from it about the rest.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: Response<()>,
+    pub(crate) decoder: Decoder,
+    /// The connection may carry another exchange once the body has ended.
+    pub(crate) keeps: bool,
+}
+
+/// Takes a head out of `unread`. `None` where there is not all of it yet. Interim answers (1xx) are left out (RFC 9110 section
+/// 15.2), but for a switch of protocols. `is_head`: the answer to `HEAD` has no body.
+///
+/// # Errors
+///
+/// [`AnswerError`] where the bytes are no head, or tell no certain length of what follows.
+pub(crate) fn answer(unread: &mut Bytes, is_head: bool) -> Result<Option<Answer>, AnswerError> {
+    loop {
+        let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let Status::Complete(length) =
+            config.parse_response_with_uninit_headers(&mut parsed, unread, &mut fields)?
+        else {
+            return if unread.len() > HEAD_BYTES_MAX { Err(AnswerError::TooLong) } else { Ok(None) };
+        };
+        // The parser has filled in both, and takes three digits only.
+        let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+        let status = status.ok_or(AnswerError::Syntax(httparse::Error::Status))?;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            unread.advance(length);
+            continue;
+        }
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        *head.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+        *head.headers_mut() = headers(parsed.headers, unread)?;
+        let reason = parsed.reason.filter(|reason| status.canonical_reason() != Some(reason));
+        if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()) {
+            head.extensions_mut().insert(reason);
+        }
+        unread.advance(length);
+        let decoder = decoder(&head, is_head)?;
+        let keeps = keeps(&head) && decoder.is_delimited() && status != StatusCode::SWITCHING_PROTOCOLS;
+        return Ok(Some(Answer { head, decoder, keeps }));
+    }
+}
+
+/// The fields, their values still where they were read.
+pub(super) fn headers(fields: &[httparse::Header<'_>], bytes: &Bytes) -> Result<HeaderMap, AnswerError> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        // The parser takes the same characters.
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name.map_err(|_| AnswerError::Syntax(httparse::Error::HeaderName))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+        let value = value.map_err(|_| AnswerError::Syntax(httparse::Error::HeaderValue))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// Where the body ends (RFC 9112 section 6.3).
+fn decoder(head: &Response<()>, is_head: bool) -> Result<Decoder, AnswerError> {
+    let status = head.status();
+    let headers = head.headers();
+    if is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
+        return Ok(Decoder::Length(0));
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if head.version() == Version::HTTP_10 {
+            return Err(AnswerError::Length("Transfer-Encoding in HTTP/1.0"));
+        }
+        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().map(HeaderValue::as_bytes);
+        let last = last.and_then(|line| line.rsplit(|byte| *byte == b',').next()).unwrap_or_default();
+        return Ok(if last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            Decoder::chunked()
+        } else {
+            Decoder::UntilClose
+        });
+    }
+    let mut lengths =
+        headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let Some(first) = lengths.next() else { return Ok(Decoder::UntilClose) };
+    let length = digits(first)?;
+    for other in lengths {
+        if digits(other)? != length {
+            return Err(AnswerError::Length("Content-Length twice, and not the same"));
+        }
+    }
+    Ok(Decoder::Length(length))
+}
+
+fn digits(text: &[u8]) -> Result<u64, AnswerError> {
+    let text = text.trim_ascii();
+    let number = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    number.and_then(|text| text.parse().ok()).ok_or(AnswerError::Length("Content-Length is no number"))
+}
+
+/// Whether the engine means to go on with the connection (RFC 9112 section 9.3).
+fn keeps(head: &Response<()>) -> bool {
+    let says = |token: &str| {
+        let lines = head.headers().get_all(CONNECTION).iter();
+        let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        tokens.any(|said| said.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    };
+    !says("close") && (head.version() == Version::HTTP_11 || says("keep-alive"))
+}
