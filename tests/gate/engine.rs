@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use rime_gate::sim::Settings;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use crate::common::{
-    Exchange, LOCAL, Scripted, Wire, at_rest, config, engine, fast, say, start, status, until,
+    Exchange, LOCAL, Scripted, Wire, at_rest, config, engine, fast, say, soon, start, status, until,
 };
 use crate::relay::{HEALTH, OK, asked, scripted};
+use crate::sockets::upgrade;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_to_the_engine_is_used_again_and_again() {
@@ -96,4 +98,68 @@ async fn an_engine_that_does_not_begin_is_given_up() {
         exchange.wire.ending().await;
     }
     at_rest(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_before_the_request_is_sent_is_relayed_and_the_request_goes_on() {
+    let (mut engine, gate) = scripted().await;
+    let mut caller = Wire::to_gate(&gate).await;
+    // Longer than what is read before the synthesis is let in.
+    let half = "x".repeat(60_000);
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: gate\r\nContent-Length: {}\r\n\r\n{half}{half}", 4 * half.len());
+    caller.send(head).await;
+    let mut exchange = engine.next().await;
+    exchange.wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nRIFF\r\n").await;
+    assert_eq!(caller.head().await.status(), 200);
+    assert_eq!(soon("a chunk", caller.chunk()).await, Some(Some(b"RIFF".to_vec())));
+    caller.send(format!("{half}{half}")).await;
+    let request = exchange.wire.body(exchange.request).await;
+    assert_eq!(request.body.len(), 4 * half.len());
+    exchange.wire.send("0\r\n\r\n").await;
+    assert_eq!(soon("the end", caller.chunk()).await, Some(None));
+    at_rest(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_of_protocols_that_nobody_asked_for_is_the_engines_fault() {
+    let (_engine, gate, mut caller, mut exchange) = asked(say(5)).await;
+    exchange
+        .wire
+        .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n")
+        .await;
+    let answer = caller.message().await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (502, "engine_unavailable"));
+    at_rest(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_is_the_engines_fault() {
+    for answer in
+        ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"]
+    {
+        let (_engine, gate, mut caller, mut exchange) = asked(say(5)).await;
+        exchange.wire.send(answer).await;
+        let answer = caller.message().await;
+        assert_eq!((answer.status(), answer.reason().as_str()), (502, "engine_unavailable"));
+        at_rest(&gate).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_right_behind_the_switch_to_a_websocket_is_not_lost() {
+    let (mut engine, gate) = scripted().await;
+    let mut caller = Wire::to_gate(&gate).await;
+    caller.send(upgrade("GET", "/ws", "")).await;
+    let mut exchange = engine.next().await;
+    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    // A text frame of two bytes.
+    exchange.wire.send([head.as_bytes(), b"\x81\x02hi"].concat()).await;
+    assert_eq!(caller.head().await.status(), 101);
+    let (mut stream, mut heard) = caller.into_parts();
+    while heard.len() < 4 {
+        assert!(soon("the message", stream.read_buf(&mut heard)).await.unwrap() > 0);
+    }
+    assert_eq!(heard, b"\x81\x02hi");
 }

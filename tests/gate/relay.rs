@@ -76,6 +76,21 @@ async fn a_request_reaches_the_engine_as_the_caller_wrote_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pipelined_requests_keep_each_its_own_spelling() {
+    let (engine, gate) = recorded().await;
+    let mut caller = Wire::to_gate(&gate).await;
+    let request =
+        |host: &str| format!("POST / HTTP/1.1\r\n{host}: gate\r\nContent-Length: 4\r\n\r\n\r\n\r\n");
+    caller.send(["HOST", "Host", "hosT"].map(request).concat()).await;
+    for _ in 0..3 {
+        assert_eq!(caller.message().await.status(), 200);
+    }
+    let seen = engine.seen();
+    let names: Vec<_> = seen.iter().map(|message| message.names()[0]).collect();
+    assert_eq!(names, ["HOST", "Host", "hosT"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_reaches_the_caller_as_the_engine_wrote_it() {
     let (_engine, _gate, mut caller, mut exchange) = asked(say(5)).await;
     exchange
