@@ -44,7 +44,13 @@ impl<'a> Names<'a> {
     /// The spelling of the next field of that name; `None` where the caller sent no more of them.
     pub fn of(&mut self, name: &HeaderName) -> Option<&'a [u8]> {
         let name = name.as_str().as_bytes();
-        let matches = |spelled: &&[u8]| spelled.len() == name.len() && spelled.eq_ignore_ascii_case(name);
+        let first = name.first().map(u8::to_ascii_lowercase);
+        let matches = |spelled: &&[u8]| {
+            // Most are told apart by their first letter.
+            spelled.len() == name.len()
+                && spelled.first().map(u8::to_ascii_lowercase) == first
+                && spelled.eq_ignore_ascii_case(name)
+        };
         let (before, after) = self.names.split_at(self.next);
         let at = match after.iter().position(matches) {
             Some(at) => self.next + at,

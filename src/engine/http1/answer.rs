@@ -57,9 +57,13 @@ pub(crate) fn answer(unread: &mut Bytes, is_head: bool) -> Result<Option<Answer>
     }
 }
 
+/// Room for fields. The map of an answer is the one that hyper reads the next request on the caller's connection into, where
+/// the gate's own come on top: one that had to grow for them would be moved on every request.
+const FIELDS_ROOM: usize = 24;
+
 /// The fields, their values still where they were read.
 pub(super) fn headers(fields: &[httparse::Header<'_>], bytes: &Bytes) -> Result<HeaderMap, AnswerError> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len().max(FIELDS_ROOM));
     for field in fields {
         // The parser takes the same characters.
         let name = HeaderName::from_bytes(field.name.as_bytes());

@@ -164,9 +164,9 @@ fn trailers(unread: &mut Bytes) -> Result<Option<Chunked>, AnswerError> {
     let Status::Complete((length, fields)) = httparse::parse_headers(unread, &mut fields)? else {
         return Ok(None);
     };
-    let fields = headers(fields, unread)?;
+    let fields = if fields.is_empty() { None } else { Some(headers(fields, unread)?) };
     unread.advance(length);
-    Ok(Some(Chunked::End((!fields.is_empty()).then_some(fields))))
+    Ok(Some(Chunked::End(fields)))
 }
 
 #[cfg(test)]
