@@ -143,11 +143,12 @@ impl Wav {
         if !FIXED_SIZE_TAGS.contains(&tag) {
             return Part::Bad(Unknown::Unsupported);
         }
-        self.rate = self.u32_at(4);
-        self.frame = u32::from(channels) * u32::from(bits.div_ceil(8));
-        if !RATES.contains(&self.rate) || self.frame == 0 {
+        let (rate, frame) = (self.u32_at(4), u32::from(channels) * u32::from(bits.div_ceil(8)));
+        // What was heard before a format that is none was heard in the one before it.
+        if !RATES.contains(&rate) || frame == 0 {
             return Part::Bad(Unknown::Malformed);
         }
+        (self.rate, self.frame) = (rate, frame);
         self.left = u64::from(self.rest);
         self.rest = 0;
         if self.left > 0 { Part::Skip } else { Part::ChunkHead }
@@ -211,6 +212,20 @@ mod tests {
         assert!(!wav.started());
         wav.feed(&[0]);
         assert!(wav.started());
+    }
+
+    #[test]
+    fn a_format_without_channels_or_bits_is_malformed_and_leaves_what_was_heard_before_it() {
+        let no_channels = b"fmt \x10\0\0\0\x01\0\0\0\xC0\x5D\0\0\x80\xBB\0\0\x02\0\x10\0";
+        let no_bits = b"fmt \x10\0\0\0\x01\0\x01\0\xC0\x5D\0\0\x80\xBB\0\0\x02\0\0\0";
+        for format in [no_channels, no_bits] {
+            for (before, audio) in [(&[][..], 0), (&[FORMAT, b"data\x02\0\0\0", &[0; 2]][..], 1)] {
+                let mut wav = fed(&[HEAD]);
+                before.iter().for_each(|part| wav.feed(part));
+                wav.feed(format);
+                assert_eq!((wav.audio(), wav.unknown()), (time(audio, 24_000), Some(Unknown::Malformed)));
+            }
+        }
     }
 
     #[test]
