@@ -11,6 +11,7 @@ mod grpc;
 mod manner;
 mod socket;
 mod tally;
+mod turn;
 mod v1;
 mod ws_json;
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::call::{self, Heard, Trouble};
 use super::manner::{Manner, Words};
+use super::turn::Turn;
 use super::{Protocol, grpc, v1, ws_json};
 
 /// All agents of one load.
@@ -29,24 +30,6 @@ enum Line {
     V1(v1::Line),
     WsJson(ws_json::Line),
     Grpc(grpc::Line),
-}
-
-/// What came of a turn, and whether the line can carry another.
-#[derive(Debug)]
-pub(super) struct Turn {
-    pub(super) heard: Heard,
-    pub(super) reusable: bool,
-}
-
-impl Turn {
-    /// The line is not to be trusted any more.
-    pub(super) fn broken(heard: Heard) -> Self {
-        Self { heard, reusable: false }
-    }
-
-    pub(super) fn ended(heard: Heard) -> Self {
-        Self { heard, reusable: true }
-    }
 }
 
 impl Agents {

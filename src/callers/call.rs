@@ -14,16 +14,13 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::manner::{Manner, Words};
+use super::manner::{AUDIO, Manner, Words};
 use crate::engine::orca;
 use crate::meter::{Measured, Meter, Outcome};
 use crate::relay::answer::REASON_HEADER;
 
 /// What is read of an answer that is no sound.
 const ERROR_BYTES_MAX: usize = 4096;
-
-/// What callers want to hear: it says its own rate.
-pub(super) const AUDIO: &str = "audio/wav";
 
 /// What came of a call.
 #[derive(Clone, Debug)]

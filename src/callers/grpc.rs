@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use super::agents::Turn;
-use super::call::{AUDIO, Heard, Trouble, ended};
-use super::manner::{Manner, Words};
+use super::call::{Heard, Trouble, ended};
+use super::manner::{AUDIO, Manner, Words};
+use super::turn::Turn;
 use crate::meter::{Meter, Outcome};
 
 /// An open connection.

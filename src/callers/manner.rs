@@ -5,9 +5,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::call::AUDIO;
 use crate::audio::{AudioClock, Hint};
 use crate::meter::Meter;
+
+/// What callers want to hear: it says its own rate.
+pub(super) const AUDIO: &str = "audio/wav";
 
 /// What is the same in every call.
 #[derive(Clone, Debug)]

@@ -9,11 +9,11 @@ use rimelabs_api::{WebSocketEnd, WebSocketRequest, WebSocketResponse};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::agents::Turn;
 use super::call::{Heard, Trouble, ended};
 use super::grpc;
 use super::manner::{Manner, Words};
 use super::socket::Socket;
+use super::turn::Turn;
 use crate::meter::Outcome;
 
 /// A socket that is ready.

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::agents::Turn;
 use super::call::{Heard, Trouble, ended};
 use super::manner::{Manner, Words};
 use super::socket::Socket;
+use super::turn::Turn;
 use crate::meter::Outcome;
 
 /// Everything but the text is told at the door.
