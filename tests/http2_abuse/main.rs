@@ -3,181 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "gate/common.rs"]
+mod attacker;
+#[path = "../gate/common.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]
 mod common;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use attacker::{
+    ACK, Attacker, CONTINUATION, DATA, Door, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, field, frame,
+};
 use common::{LOCAL, at_rest, config, fast, soon, start, status, until};
 use rime_gate::config::{EngineUrl, Listener, Surface};
 use rime_gate::gate::Gate;
 use rime_gate::sim::{Engine, Settings};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
 
 /// More of the process' memory than this is not for one attack.
 const MEMORY_BYTES_MAX: u64 = 192 << 20;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// A header field that no table remembers (RFC 7541 section 6.2.2).
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0];
-    for text in [name, value] {
-        // Lengths of 127 and more take more than one byte.
-        let length = text.len();
-        if length < 127 {
-            field.push(u8::try_from(length).unwrap());
-        } else {
-            field.push(127);
-            let mut rest = length - 127;
-            while rest >= 128 {
-                field.push(u8::try_from(rest % 128).unwrap() | 128);
-                rest /= 128;
-            }
-            field.push(u8::try_from(rest).unwrap());
-        }
-        field.extend_from_slice(text.as_bytes());
-    }
-    field
-}
-
-/// A way into the gate, and what a synthesis looks like on it.
-#[derive(Clone, Copy, Debug)]
-struct Door {
-    address: SocketAddr,
-    grpc: bool,
-}
-
-impl Door {
-    fn head(self) -> Vec<u8> {
-        let (path, kind) = match self.grpc {
-            true => ("/rime.TextToSpeech/Synthesize", "application/grpc"),
-            false => ("/", "application/json"),
-        };
-        let fields = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "gate"),
-            ("content-type", kind),
-            ("te", "trailers"),
-        ];
-        fields.iter().flat_map(|(name, value)| field(name, value)).collect()
-    }
-
-    fn body(self, characters: usize) -> Vec<u8> {
-        if !self.grpc {
-            return common::text(characters).into_bytes();
-        }
-        // Field 4 is the text.
-        let text = "a".repeat(characters);
-        let mut message = vec![0x22];
-        let mut length = text.len();
-        while length >= 128 {
-            message.push(u8::try_from(length % 128).unwrap() | 128);
-            length /= 128;
-        }
-        message.push(u8::try_from(length).unwrap());
-        message.extend_from_slice(text.as_bytes());
-        let mut framed = vec![0];
-        framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-        framed.extend(message);
-        framed
-    }
-
-    /// The frames of a whole synthesis.
-    fn synthesis(self, stream: u32, characters: usize) -> Vec<u8> {
-        let mut frames = frame(HEADERS, END_HEADERS, stream, &self.head());
-        for (number, piece) in self.body(characters).chunks(16_000).enumerate() {
-            let last = (number + 1) * 16_000 >= self.body(characters).len();
-            frames.extend(frame(DATA, if last { END_STREAM } else { 0 }, stream, piece));
-        }
-        frames
-    }
-}
-
-/// An attacker's connection.
-struct Attacker(TcpStream);
-
-impl Attacker {
-    /// With these settings.
-    async fn to(door: Door, settings: &[(u16, u32)]) -> Self {
-        let mut stream = soon("a connection", TcpStream::connect(door.address)).await.unwrap();
-        let mut payload = Vec::new();
-        for (name, value) in settings {
-            payload.extend_from_slice(&name.to_be_bytes());
-            payload.extend_from_slice(&value.to_be_bytes());
-        }
-        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        hello.extend(frame(SETTINGS, 0, 0, &payload));
-        stream.write_all(&hello).await.unwrap();
-        Self(stream)
-    }
-
-    /// Writes, reading what comes meanwhile; `false` once the gate has had enough.
-    async fn write(&mut self, bytes: &[u8]) -> bool {
-        let (mut from, mut to) = self.0.split();
-        let reading = async {
-            let mut space = [0; 65_536];
-            while from.read(&mut space).await.is_ok_and(|read| read > 0) {}
-        };
-        tokio::select! {
-            written = to.write_all(bytes) => written.is_ok(),
-            () = reading => false,
-        }
-    }
-
-    /// Writes and never reads; `false` once the gate has had enough, or takes no more.
-    async fn push(&mut self, bytes: &[u8]) -> bool {
-        let patience = Duration::from_millis(500);
-        matches!(tokio::time::timeout(patience, self.0.write_all(bytes)).await, Ok(Ok(())))
-    }
-
-    /// The next frame: its kind, flags, stream and payload. `None` at the connection's end.
-    async fn read(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head).await.ok()?;
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let mut payload = vec![0; length];
-        self.0.read_exact(&mut payload).await.ok()?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some((head[3], head[4], stream, payload))
-    }
-
-    /// The gate ends the connection, or says that it will.
-    #[track_caller]
-    fn is_thrown_out(&mut self) -> impl Future<Output = ()> {
-        soon("the end of the attack", async {
-            while let Some((kind, ..)) = self.read().await {
-                if kind == GOAWAY {
-                    return;
-                }
-            }
-        })
-    }
-}
 
 async fn gate(change: impl FnOnce(&mut rime_gate::config::Config)) -> (Engine, Gate, [Door; 2]) {
     let engine = common::engine(Settings { grpc: Some(LOCAL), ..fast() }).await;
