@@ -47,7 +47,7 @@ impl Variables {
     /// Reads the variables through `lookup`, which is `std::env::var` of the process or a test's own.
     ///
     /// # Errors
-    /// A variable that is no number. Its range is checked by [`Profile::limits`].
+    /// A variable that is no number. Its range is checked by [`Profile::limits`](super::Profile::limits).
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ProfileError> {
         Ok(Self {
             decoder_max_batch: number("DECODER_MAX_BATCH", &lookup)?,
