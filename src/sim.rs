@@ -17,6 +17,7 @@
 
 pub mod arguments;
 pub mod audio;
+mod choices;
 pub mod counts;
 mod door;
 pub mod faults;
@@ -25,9 +26,11 @@ mod grpc;
 mod http;
 mod legacy;
 pub mod profile;
+mod reply;
 pub mod request;
 mod socket;
 mod speech;
+mod surface;
 mod text;
 mod timestamps;
 mod v1;
@@ -45,16 +48,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::choices::{OnClear, OnDuplicateStart};
 pub use self::counts::Counts;
 use self::counts::Witness;
 use self::faults::Dice;
 pub use self::faults::Faults;
 use self::gpu::Gpu;
-use self::http::{Kind, Surface};
-pub use self::legacy::OnClear;
+use self::http::Kind;
 pub use self::profile::{OutOfMemory, Profile, ProfileError, Variables};
 pub use self::request::Style;
-pub use self::v1::OnDuplicateStart;
+use self::surface::Surface;
 use self::worker::Worker;
 
 /// How long [`Engine::stop`] waits for running syntheses.

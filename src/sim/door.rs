@@ -9,7 +9,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::http::{self, Kind, Surface};
+use super::http::{self, Kind};
+use super::reply::Reply;
+use super::surface::Surface;
 
 /// HTTP/2 streams on one connection: a gate in front may well keep only one.
 const STREAMS_MAX: u32 = 4_096;
@@ -62,4 +64,4 @@ async fn serve(stream: TcpStream, kind: Kind, surface: Arc<Surface>) {
 }
 
 type BoxedAnswer =
-    std::pin::Pin<Box<dyn Future<Output = Result<::http::Response<http::Reply>, Infallible>> + Send>>;
+    std::pin::Pin<Box<dyn Future<Output = Result<::http::Response<Reply>, Infallible>> + Send>>;

@@ -2,13 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::Body;
 use rimelabs_api::streaming_synthesis_request::Payload as Said;
 use rimelabs_api::synthesis_response_stream::Payload as Spoken;
 use rimelabs_api::text_to_speech_server::{TextToSpeech, TextToSpeechServer};
@@ -22,9 +21,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
 
 use super::counts::Protocol;
-use super::http::{Reply, Surface};
+use super::reply::{Answer, Cut, Reply};
 use super::request::Voice;
 use super::speech::{Speech, Struck};
+use super::surface::Surface;
 use super::text::{Input, take_all, take_sentences};
 use super::timestamps::{Words, wanted};
 use super::v1::LANGUAGES;
@@ -56,36 +56,7 @@ where
     request.extensions_mut().insert(cut.clone());
     let mut server = TextToSpeechServer::new(Calls(surface));
     let Ok(response) = server.call(request).await;
-    response.map(|body| Reply::Grpc(Box::new(Answer { body, cut })))
-}
-
-/// Set when the stream is to be reset: gRPC itself only knows ends with a status.
-#[derive(Clone, Debug, Default)]
-struct Cut(Arc<AtomicBool>);
-
-/// A response's body, which breaks off when fate says so.
-#[derive(Debug)]
-pub(super) struct Answer {
-    body: tonic::body::Body,
-    cut: Cut,
-}
-
-impl Answer {
-    pub(super) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Struck>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if self.cut.0.load(Ordering::Relaxed) {
-            return Poll::Ready(Some(Err(Struck::Cut)));
-        }
-        // A server's body ends with a status in its trailers, never with an error of its own.
-        frame.map(|frame| frame.map(|frame| frame.map_err(|_| Struck::Cut)))
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
+    response.map(|body| Reply::Grpc(Box::new(Answer::new(body, cut))))
 }
 
 #[derive(Debug)]
@@ -283,7 +254,7 @@ impl Stream for Voiced {
                 return Poll::Ready(Some(Err(Status::internal("inference failed"))));
             }
             Some(Err(Struck::Cut)) => {
-                this.cut.0.store(true, Ordering::Relaxed);
+                this.cut.set();
                 return Poll::Pending;
             }
             None => {

@@ -2,58 +2,30 @@
 //! which request becomes a WebSocket; decides nothing about audio or load.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use super::counts::{Open, Protocol, Socket, Witness};
-use super::faults::{Blow, Dice, Fate};
+use super::counts::{Open, Protocol, Socket};
+use super::faults::Blow;
 use super::grpc;
-use super::legacy::{Legacy, OnClear, Wire};
-use super::request::{Order, Style, Voice};
+use super::legacy::{Legacy, Wire};
+use super::reply::{Reply, json, plain};
+use super::request::Order;
 use super::socket::{self, Session};
-use super::speech::{Speech, Struck};
-use super::v1::{Encoding, OnDuplicateStart, V1};
-use super::worker::Worker;
+use super::speech::Speech;
+use super::surface::Surface;
+use super::v1::{Encoding, V1};
 
 /// Longest request body: Arcana's texts have no limit, the engine's memory has.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const ENDPOINT_LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metrics");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What every request shares.
-#[derive(Debug)]
-pub(super) struct Surface {
-    pub(super) profile: String,
-    pub(super) worker: Worker,
-    pub(super) witness: Witness,
-    pub(super) dice: Mutex<Dice>,
-    pub(super) refuse: Option<StatusCode>,
-    pub(super) style: Style,
-    pub(super) early_head: bool,
-    pub(super) api_key: Option<String>,
-    pub(super) capacity: u32,
-    pub(super) on_clear: OnClear,
-    pub(super) on_duplicate_start: OnDuplicateStart,
-    pub(super) done_after_error: bool,
-    /// Requests that the engine has given a name.
-    pub(super) requests: AtomicU64,
-    /// Sockets live apart from the connection that they were asked for on.
-    pub(super) tasks: TaskTracker,
-    pub(super) graceful: CancellationToken,
-    pub(super) kill: CancellationToken,
-}
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,21 +153,6 @@ impl Surface {
         });
     }
 
-    /// Takes in a synthesis whose text is still to come. It occupies the engine from now on.
-    pub(super) fn open(&self, voice: Voice, protocol: Protocol) -> Speech {
-        let fate = self.throw();
-        Speech::open(voice, &self.worker, self.witness.synthesis(protocol), fate)
-    }
-
-    pub(super) fn throw(&self) -> Fate {
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).throw()
-    }
-
-    /// Names a request.
-    pub(super) fn next_request_id(&self) -> String {
-        format!("sim-{:08x}", self.requests.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
     async fn route<B>(&self, request: Request<B>) -> Response<Reply>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -282,87 +239,12 @@ impl Surface {
         }
         response
     }
-
-    /// `Authorization: Bearer KEY` or `Api-Key KEY`, when the engine was given a key.
-    pub(super) fn authenticate(&self, header: Option<&HeaderValue>) -> Result<(), &'static str> {
-        match header {
-            Some(value) => self.check_key(value.to_str().unwrap_or("")),
-            None if self.api_key.is_none() => Ok(()),
-            None => Err("missing headers"),
-        }
-    }
-
-    /// The same, of the value alone.
-    pub(super) fn check_key(&self, given: &str) -> Result<(), &'static str> {
-        let Some(key) = &self.api_key else { return Ok(()) };
-        let given = given.strip_prefix("Bearer ").or_else(|| given.strip_prefix("Api-Key "));
-        match given.map(str::trim) {
-            Some("") => Err("empty apikey"),
-            Some(given) if given == key => Ok(()),
-            _ => Err("invalid api key"),
-        }
-    }
 }
 
 /// The ORCA text form of the load report: syntheses in the engine over `INFERENCE_CONCURRENCY_CAPACITY`.
 fn load_metrics(running: u64, capacity: u32) -> String {
     let running = u32::try_from(running).unwrap_or(u32::MAX);
     format!("TEXT application_utilization={:.4}", f64::from(running) / f64::from(capacity))
-}
-
-pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Reply> {
-    let mut response = Response::new(Reply::Whole(Some(text.into())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
-fn json(value: &serde_json::Value) -> Response<Reply> {
-    let mut response = Response::new(Reply::Whole(Some(value.to_string().into())));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// A response's body.
-#[derive(Debug)]
-pub(super) enum Reply {
-    Whole(Option<Bytes>),
-    Speech { speech: Box<Speech>, length: Option<u64> },
-    Grpc(Box<grpc::Answer>),
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Struck;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Struck>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Grpc(answer) => answer.poll_frame(context),
-            Self::Speech { speech, .. } => {
-                speech.poll_bytes(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Speech { speech, .. } => speech.is_finished(),
-            Self::Grpc(answer) => answer.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Speech { length: Some(length), .. } => SizeHint::with_exact(*length),
-            Self::Speech { length: None, .. } | Self::Grpc(_) => SizeHint::default(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,29 +13,17 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 pub(super) use self::wire::Wire;
 use self::wire::{Operation, Said};
+use super::choices::OnClear;
 use super::counts::{Protocol, Socket};
-use super::http::Surface;
 use super::request::{BadRequest, Voice};
 use super::socket::{Outbox, Session};
 use super::speech::{Speech, Struck};
+use super::surface::Surface;
 use super::text::{take_all, take_sentences};
 use super::timestamps::Words;
 
 /// Flushes that may wait for the run before them.
 const QUEUE_MAX: usize = 256;
-
-/// What `clear` does to the run that is being spoken, which Rime does not document. The text that waits is
-/// dropped in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnClear {
-    /// It stops, and `done` follows.
-    #[default]
-    StopDone,
-    /// It stops, and nothing follows.
-    Stop,
-    /// It plays to its end, and `done` follows.
-    PlayOn,
-}
 
 /// When text is spoken (`segment`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

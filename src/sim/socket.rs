@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::http::{Reply, plain};
+use super::reply::{Reply, plain};
 
 /// Longest message that a caller may send.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;

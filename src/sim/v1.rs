@@ -21,8 +21,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use self::context::{Context, Spoken};
-use super::http::Surface;
+use super::choices::OnDuplicateStart;
 use super::socket::{Outbox, Session};
+use super::surface::Surface;
 
 /// Longest name of a context.
 const CONTEXT_ID_BYTES_MAX: usize = 128;
@@ -30,20 +31,6 @@ const CONTEXT_ID_BYTES_MAX: usize = 128;
 const AUTHORIZATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Languages that the engine says it speaks.
 pub(super) const LANGUAGES: [&str; 4] = ["en", "es", "fr", "de"];
-
-/// What happens when a context is started that is open already, which Rime does not document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnDuplicateStart {
-    /// The context ends with an error of kind `invalid_input`.
-    #[default]
-    Fail,
-    /// An error without a context, and the context goes on.
-    Reject,
-    /// The context begins anew: another `started`, and no end of the first.
-    Replace,
-    /// Nothing.
-    Ignore,
-}
 
 /// How messages to the caller are written. Those from the caller tell by their frame's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

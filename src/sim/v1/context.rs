@@ -6,9 +6,9 @@ use bytes::Bytes;
 use rimelabs_api::{SynthesisRequest, WebSocketDone};
 
 use super::super::counts::Protocol;
-use super::super::http::Surface;
 use super::super::request::{BadRequest, Voice};
 use super::super::speech::{Speech, Struck};
+use super::super::surface::Surface;
 use super::super::text::Input;
 use super::super::timestamps::{Words, wanted};
 
