@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -256,7 +256,7 @@ async fn sniff(
         }
     };
     let watch = Arc::clone(watch);
-    Some((version, CallerIo { first: seen.freeze(), stream: TokioIo::new(stream), watch, heads }))
+    Some((version, CallerIo { ahead: seen, stream: TokioIo::new(stream), watch, heads }))
 }
 
 fn read_some(stream: &mut TcpStream, seen: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -268,10 +268,10 @@ fn read_some(stream: &mut TcpStream, seen: &mut BytesMut, cx: &mut Context<'_>) 
     Poll::Ready(Ok(space.filled().len()))
 }
 
-/// A caller's socket, the bytes that were read to learn its protocol put back in front.
+/// A caller's socket, and the bytes that were read before the parser asked for them.
 #[derive(Debug)]
 struct CallerIo {
-    first: Bytes,
+    ahead: BytesMut,
     stream: TokioIo<TcpStream>,
     watch: Arc<Watch>,
     /// `None` in HTTP/2: bytes that arrive between requests begin no head, they may be a ping or a window.
@@ -285,28 +285,47 @@ impl Read for CallerIo {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.first.is_empty() {
-            let length = this.first.len().min(buf.remaining());
-            buf.put_slice(&this.first[..length]);
-            this.first.advance(length);
-            if this.first.is_empty() {
-                // An emptied slice would hold its allocation for the connection's life.
-                this.first = Bytes::new();
+        let at_rest = this.heads.is_some() && this.watch.expects_head();
+        if this.ahead.is_empty() {
+            let Some(heads) = &this.heads else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+            let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
+            let room = buf.remaining().min(space.len());
+            let mut read = ReadBuf::uninit(&mut space[..room]);
+            ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut read))?;
+            heads.read(read.filled(), at_rest);
+            buf.put_slice(read.filled());
+        } else {
+            buf.put_slice(&this.ahead.split_to(this.ahead.len().min(buf.remaining())));
+            if this.ahead.is_empty() {
+                // An emptied buffer would hold its allocation for the connection's life.
+                this.ahead = BytesMut::new();
             }
-            return Poll::Ready(Ok(()));
         }
-        let Some(heads) = &this.heads else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
-        let at_rest = this.watch.expects_head();
-        let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
-        let room = buf.remaining().min(space.len());
-        let mut read = ReadBuf::uninit(&mut space[..room]);
-        ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut read))?;
-        heads.read(read.filled(), at_rest);
-        buf.put_slice(read.filled());
         if at_rest {
             this.watch.head_began(Instant::now().into_std());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl CallerIo {
+    /// A parser that holds bytes of the next request reads nothing while this one is served, and would not learn that the
+    /// caller is gone. So more is read here.
+    ///
+    /// # Errors
+    ///
+    /// The caller is gone.
+    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(heads) = self.heads.as_ref().filter(|heads| heads.have_surplus()) else { return Ok(()) };
+        while self.watch.is_serving() && self.ahead.len() < READ_BYTES_MAX {
+            let before = self.ahead.len();
+            let Poll::Ready(read) = read_some(self.stream.inner_mut(), &mut self.ahead, cx) else { break };
+            if read? == 0 {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            heads.read(&self.ahead[before..], false);
+        }
+        Ok(())
     }
 }
 
@@ -340,6 +359,8 @@ impl Write for CallerIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The parser's driver comes by here on every turn.
+        self.look_for_the_end(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

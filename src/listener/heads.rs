@@ -1,6 +1,7 @@
 //! Keeps each head of an HTTP/1 connection as it came: the parser hands on its fields, but not how their names were
 //! spelled. Parses nothing; where it loses track, a head has no spelling.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::Request;
@@ -11,7 +12,11 @@ use crate::protocol::spelling::Spelling;
 
 /// What the connection's bytes are, told by its reads and its requests.
 #[derive(Debug)]
-pub(super) struct Heads(Mutex<State>);
+pub(super) struct Heads {
+    state: Mutex<State>,
+    /// More has come than the request that was taken last: the parser holds it, and reads nothing meanwhile.
+    surplus: AtomicBool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -27,11 +32,11 @@ enum State {
 
 impl Heads {
     pub(super) const fn new() -> Self {
-        Self(Mutex::new(State::Head(Vec::new())))
+        Self { state: Mutex::new(State::Head(Vec::new())), surplus: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// These bytes came. `at_rest`: they begin a head, if nothing else is known of them.
@@ -59,6 +64,11 @@ impl Heads {
         *self.lock() = State::Ended;
     }
 
+    /// Whether bytes came behind the request that was taken last.
+    pub(super) fn have_surplus(&self) -> bool {
+        self.surplus.load(Relaxed)
+    }
+
     /// How the head of `request` was spelled: the first that came and was not taken.
     pub(super) fn take<B>(&self, request: &Request<B>) -> Option<Spelling> {
         let mut state = self.lock();
@@ -76,6 +86,8 @@ impl Heads {
                 _ => State::Body(length - after as u64),
             };
         }
+        let surplus = matches!(&*state, State::Head(next) if !next.is_empty());
+        self.surplus.store(surplus, Relaxed);
         head.truncate(end);
         Some(Spelling::new(head))
     }
@@ -115,7 +127,9 @@ mod tests {
         heads.read(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\nPOST / HT", true);
         heads.read(b"TP/1.1\r\nHOST: a\r\n\r\n", false);
         assert_eq!(host(heads.take(&request(&[("content-length", "4")]))).unwrap(), "Host");
+        assert!(heads.have_surplus());
         assert_eq!(host(heads.take(&request(&[]))).unwrap(), "HOST");
+        assert!(!heads.have_surplus());
         heads.read(b"\r\nGET / HTTP/1.1\nhosT: a\n\n", true);
         assert_eq!(host(heads.take(&request(&[]))).unwrap(), "hosT");
     }

@@ -44,6 +44,11 @@ impl Watch {
         self.requests.load(Relaxed) == 0 && self.head_from.load(Relaxed) == 0
     }
 
+    /// Whether a request is being served.
+    pub(super) fn is_serving(&self) -> bool {
+        self.requests.load(Relaxed) > 0
+    }
+
     pub(super) fn head_began(&self, now: Instant) {
         self.head_from.store(self.at(now) + 1, Relaxed);
     }

@@ -7,6 +7,7 @@ use http::Request;
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rime_gate::config::QueueWaitMax;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -126,6 +127,25 @@ async fn a_caller_that_closes_one_half_early_loses_no_slot() {
     at_rest(&gate).await;
     assert_eq!(ask(&gate, say(40)).await.status(), 200);
     assert!(engine.counts().syntheses.peak <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_sent_more_than_its_request_and_leaves_is_gone_from_the_queue_at_once() {
+    let engine = engine(fast()).await;
+    let mut config = config(engine.address(), 1);
+    config.admission.queue_wait_max = QueueWaitMax::Fixed(Duration::from_secs(600));
+    let gate = start(config);
+    let held = hold(&gate).await;
+    for surplus in [&b"\r\n"[..], b"G", &say(5), &[b' '; 3000]] {
+        let mut queued = Wire::to_gate(&gate).await;
+        queued.send([&say(40), surplus].concat()).await;
+        until("one waiting", || status(&gate).waiting == 1).await;
+        drop(queued);
+        until("nobody waiting", || status(&gate).waiting == 0).await;
+    }
+    drop(held);
+    at_rest(&gate).await;
+    assert_eq!(engine.counts().syntheses.total, 1, "only who stayed was served");
 }
 
 #[tokio::test(flavor = "multi_thread")]
