@@ -28,8 +28,13 @@ pub struct Levels {
 pub(super) struct Record {
     fine: Ring,
     coarse: Ring,
-    /// Until when the level is written down.
-    since: Option<Instant>,
+    filling: Filling,
+    /// The first instant ever told; nanoseconds are counted from it.
+    origin: Option<Instant>,
+    /// The last one: until then the level is written down.
+    told: Option<Instant>,
+    /// The same, in nanoseconds.
+    since: u64,
     /// Slot-seconds since the start.
     integral: f64,
 }
@@ -41,39 +46,52 @@ pub const WINDOWS: [Duration; 3] =
 /// Whole slices of a ring, and the one being filled.
 const SLICES: u64 = 31;
 const FINE: Duration = Duration::from_secs(10);
-const COARSE: Duration = Duration::from_secs(120);
+/// How many fine slices make a coarse one.
+const COARSE: u64 = 12;
 const _: () =
     assert!(FINE.as_secs() * (SLICES - 1) == WINDOWS[1].as_secs(), "the fine ring holds five minutes");
-const _: () = assert!(COARSE.as_secs() * (SLICES - 1) == WINDOWS[2].as_secs(), "the coarse one an hour");
-const _: () = assert!(COARSE.as_micros() * (SLICES as u128) < u32::MAX as u128, "counted in microseconds");
+const _: () =
+    assert!(FINE.as_secs() * COARSE * (SLICES - 1) == WINDOWS[2].as_secs(), "the coarse one an hour");
+const _: () =
+    assert!(FINE.as_secs() * COARSE * SLICES * 1_000_000 < u32::MAX as u64, "counted in microseconds");
+
+/// A fine slice, in nanoseconds.
+const FINE_NANOS: u64 = FINE.as_secs() * 1_000_000_000;
 
 /// The greatest level told apart. Levels are exact up to 255, and within 0.8 % above.
 const LEVEL_MAX: u64 = 65_535;
+const EXACT_MAX: usize = 255;
 
 impl Record {
     pub(super) fn new() -> Self {
-        Self { fine: Ring::new(FINE), coarse: Ring::new(COARSE), since: None, integral: 0.0 }
+        let (fine, coarse) = (Ring::new(1), Ring::new(COARSE));
+        Self { fine, coarse, filling: Filling::new(), origin: None, told: None, since: 0, integral: 0.0 }
     }
 
-    /// Until `now`, `running` were in flight. To be called before each change of `running`.
-    pub(super) fn passed(&mut self, now: Instant, running: u32) {
-        let since = *self.since.get_or_insert(now);
-        let held = now.saturating_duration_since(since);
-        if held.is_zero() {
-            return;
+    /// Until `now`, `running` were in flight. To be called before each change of `running`. Returns the seconds since it
+    /// was last called.
+    pub(super) fn passed(&mut self, now: Instant, running: u32) -> f64 {
+        // Several steps of one moment, or another thread's later clock: all is written down.
+        if self.told.is_some_and(|told| now <= told) {
+            return 0.0;
         }
-        self.since = Some(now);
-        self.integral += f64::from(running) * held.as_secs_f64();
+        self.told = Some(now);
+        let until = self.nanos(now);
+        let since = std::mem::replace(&mut self.since, until);
+        let seconds = (until - since) as f64 / 1e9;
+        self.integral += f64::from(running) * seconds;
         if running > 0 {
-            self.fine.held(since, held, running);
-            self.coarse.held(since, held, running);
+            self.held(since, until, running);
         }
+        seconds
     }
 
-    /// From `now` on, `running` are in flight.
-    pub(super) fn reached(&mut self, now: Instant, running: u32) {
-        self.fine.reached(now, running);
-        self.coarse.reached(now, running);
+    /// From then on, `running` are in flight.
+    pub(super) fn reached(&mut self, running: u32) {
+        if self.since >= self.filling.end {
+            self.turn(self.since);
+        }
+        self.filling.peak = self.filling.peak.max(running);
     }
 
     /// Slot-seconds up to the last change told: the difference of two, by the time between them, is the mean level.
@@ -85,18 +103,92 @@ impl Record {
     pub(super) fn view(&mut self, now: Instant, running: u32) -> [Levels; WINDOWS.len()] {
         self.passed(now, running);
         if running > 0 {
-            self.reached(now, running);
+            self.reached(running);
         }
-        let [minute, minutes, _] = WINDOWS;
-        [self.fine.view(now, minute), self.fine.view(now, minutes), self.coarse.view(now, WINDOWS[2])]
+        self.settle();
+        let newest = self.nanos(now) / FINE_NANOS;
+        let [minute, minutes, hour] = WINDOWS;
+        [self.fine.view(newest, minute), self.fine.view(newest, minutes), self.coarse.view(newest, hour)]
+    }
+
+    /// Nanoseconds from the origin: 584 years of them.
+    fn nanos(&mut self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(*self.origin.get_or_insert(now));
+        passed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(passed.subsec_nanos()))
+    }
+
+    fn held(&mut self, since: u64, until: u64, running: u32) {
+        // What is older than the rings is forgotten before it is written.
+        let mut at = since.max(until.saturating_sub(FINE_NANOS * COARSE * SLICES));
+        while at < until {
+            if at >= self.filling.end {
+                self.turn(at);
+            }
+            let next = until.min(self.filling.end);
+            // Rounded at both ends, so that many short stretches add up to the long one that they are.
+            let micros = u32::try_from(next / 1_000 - at / 1_000).unwrap_or(u32::MAX);
+            self.filling.peak = self.filling.peak.max(running);
+            match self.filling.micros.get_mut(running as usize) {
+                Some(so_far) => *so_far += micros,
+                None => self.write(running, micros),
+            }
+            at = next;
+        }
+    }
+
+    /// From now on the slice is filled that `at` lies in.
+    fn turn(&mut self, at: u64) {
+        self.settle();
+        self.filling.number = at / FINE_NANOS;
+        self.filling.end = (self.filling.number + 1) * FINE_NANOS;
+        self.filling.peak = 0;
+    }
+
+    /// Brings the rings up to date.
+    fn settle(&mut self) {
+        let Filling { number, peak, .. } = self.filling;
+        self.fine.slice(number).peak = peak;
+        let coarse = self.coarse.slice(number);
+        coarse.peak = coarse.peak.max(peak);
+        let levels = self.filling.micros.len().min(peak as usize + 1);
+        for level in 0..levels {
+            let micros = std::mem::take(&mut self.filling.micros[level]);
+            self.write(u32::try_from(level).unwrap_or(u32::MAX), micros);
+        }
+    }
+
+    fn write(&mut self, level: u32, micros: u32) {
+        if micros > 0 {
+            self.fine.slice(self.filling.number).note(level, micros);
+            self.coarse.slice(self.filling.number).note(level, micros);
+        }
+    }
+}
+
+/// The fine slice being filled. It is written to twice a synthesis: in plain counts, that go to the rings' histograms
+/// when it is full or looked at.
+#[derive(Debug)]
+struct Filling {
+    /// Which fine slice since the origin it is.
+    number: u64,
+    /// When it is full, in nanoseconds since the origin.
+    end: u64,
+    peak: u32,
+    /// At each level up to [`EXACT_MAX`].
+    micros: Vec<u32>,
+}
+
+impl Filling {
+    fn new() -> Self {
+        Self { number: 0, end: FINE_NANOS, peak: 0, micros: vec![0; EXACT_MAX + 1] }
     }
 }
 
 /// Time slices of one length, each a histogram of levels in microseconds.
 #[derive(Debug)]
 struct Ring {
-    length: Duration,
-    origin: Option<Instant>,
+    /// In fine slices.
+    length: u64,
     slices: Vec<Slice>,
 }
 
@@ -109,39 +201,14 @@ struct Slice {
 }
 
 impl Ring {
-    fn new(length: Duration) -> Self {
+    fn new(length: u64) -> Self {
         let slice = |_| Slice { number: 0, peak: 0, time: histogram() };
-        Self { length, origin: None, slices: (0..SLICES).map(slice).collect() }
+        Self { length, slices: (0..SLICES).map(slice).collect() }
     }
 
-    fn held(&mut self, since: Instant, held: Duration, running: u32) {
-        let origin = *self.origin.get_or_insert(since);
-        let end = since.saturating_duration_since(origin) + held;
-        // What is older than the ring is forgotten before it is written.
-        let span = self.length * u32::try_from(SLICES).unwrap_or(u32::MAX);
-        let mut at = (end - held).max(end.saturating_sub(span));
-        while at < end {
-            let number = self.number(at);
-            let next = self.length.saturating_mul(u32::try_from(number + 1).unwrap_or(u32::MAX));
-            let until = end.min(next.max(at + Duration::from_nanos(1)));
-            // Rounded at both ends, so that many short stretches add up to the long one that they are.
-            let micros = until.as_micros() - at.as_micros();
-            self.slice(number).note(running, u32::try_from(micros).unwrap_or(u32::MAX));
-            at = until;
-        }
-    }
-
-    fn reached(&mut self, now: Instant, running: u32) {
-        let origin = *self.origin.get_or_insert(now);
-        let number = self.number(now.saturating_duration_since(origin));
-        self.slice(number).note(running, 0);
-    }
-
-    fn number(&self, at: Duration) -> u64 {
-        u64::try_from(at.as_nanos() / self.length.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn slice(&mut self, number: u64) -> &mut Slice {
+    /// The slice that the fine slice `fine` is in.
+    fn slice(&mut self, fine: u64) -> &mut Slice {
+        let number = fine / self.length;
         // The remainder is below SLICES.
         let slice = &mut self.slices[usize::try_from(number % SLICES).unwrap_or_default()];
         if slice.number < number {
@@ -152,10 +219,10 @@ impl Ring {
         slice
     }
 
-    fn view(&self, now: Instant, window: Duration) -> Levels {
-        let Some(origin) = self.origin else { return Levels::default() };
-        let newest = self.number(now.saturating_duration_since(origin));
-        let reach = self.number(window);
+    /// The window that ends in the fine slice `newest`.
+    fn view(&self, newest: u64, window: Duration) -> Levels {
+        let newest = newest / self.length;
+        let reach = window.as_secs() / FINE.as_secs() / self.length;
         let (mut time, mut peak) = (histogram(), 0);
         let inside = self.slices.iter().filter(|slice| slice.number + reach >= newest);
         for slice in inside.filter(|slice| slice.peak > 0) {
@@ -172,13 +239,9 @@ impl Ring {
 }
 
 impl Slice {
-    fn note(&mut self, running: u32, micros: u32) {
-        self.peak = self.peak.max(running);
-        if micros > 0 {
-            // A level that is off the scale counts as its end.
-            let level = u64::from(running).clamp(1, LEVEL_MAX);
-            let _ = self.time.record_n(level, micros);
-        }
+    fn note(&mut self, level: u32, micros: u32) {
+        // A level that is off the scale counts as its end.
+        let _ = self.time.record_n(u64::from(level).clamp(1, LEVEL_MAX), micros);
     }
 }
 
@@ -202,7 +265,7 @@ mod tests {
         let (mut record, mut now) = (Record::new(), start());
         for (millis, level) in stretches {
             record.passed(now, 0);
-            record.reached(now, *level);
+            record.reached(*level);
             now += Duration::from_millis(*millis);
             record.passed(now, *level);
         }

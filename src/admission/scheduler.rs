@@ -306,12 +306,13 @@ impl<W> Scheduler<W> {
 
     /// How many were in flight of late, over each of [`WINDOWS`].
     pub fn levels(&mut self, now: Instant) -> [Levels; WINDOWS.len()] {
+        self.passed(now);
         self.record.view(now, self.running)
     }
 
     /// Slot-seconds from the start up to `now`. The difference of two, by the time between, is the mean level.
     pub fn slot_seconds(&mut self, now: Instant) -> f64 {
-        self.record.passed(now, self.running);
+        self.passed(now);
         self.record.integral()
     }
 
@@ -323,16 +324,20 @@ impl<W> Scheduler<W> {
         self.running < self.settings.limit.get() || self.settings.when_full == WhenFull::Observe
     }
 
+    /// Until `now` nothing has changed. To be called before each change of `running`.
+    fn passed(&mut self, now: Instant) {
+        let seconds = self.record.passed(now, self.running);
+        self.holding.passed(seconds, self.running);
+    }
+
     fn take_slot(&mut self, now: Instant) {
-        self.holding.passed(now, self.running);
-        self.record.passed(now, self.running);
+        self.passed(now);
         self.running += 1;
-        self.record.reached(now, self.running);
+        self.record.reached(self.running);
     }
 
     fn give_back(&mut self, now: Instant) {
-        self.holding.passed(now, self.running);
-        self.record.passed(now, self.running);
+        self.passed(now);
         debug_assert!(self.running > 0, "a slot came back that nobody held");
         self.running = self.running.saturating_sub(1);
     }
