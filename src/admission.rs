@@ -173,8 +173,12 @@ impl Door {
     /// Tells the door that the engine's first audio byte came this long after dispatch.
     /// [`QueueWaitMax::Auto`] lives on it.
     pub fn observe_upstream_ttfb(&self, ttfb: Duration) {
-        let now = Instant::now().into_std();
-        self.shared.lock().observe_upstream_ttfb(now, ttfb);
+        self.observe_upstream_ttfb_at(Instant::now(), ttfb);
+    }
+
+    /// As [`observe_upstream_ttfb`](Self::observe_upstream_ttfb), for whoever knows the time: it came at `now`.
+    pub fn observe_upstream_ttfb_at(&self, now: Instant, ttfb: Duration) {
+        self.shared.lock().observe_upstream_ttfb(now.into_std(), ttfb);
     }
 
     /// How many were in flight of late, over each of [`WINDOWS`].
@@ -217,7 +221,7 @@ enum AdmitState {
 impl Admit {
     fn permit(&self, waited: Duration, begun: Begun) -> Permit {
         self.shared.taken[self.class].fetch_add(1, Ordering::Relaxed);
-        Permit { shared: Arc::clone(&self.shared), class: self.class, waited, begun }
+        Permit { shared: Arc::clone(&self.shared), class: self.class, waited, begun, ended: None }
     }
 
     fn arrive(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<Result<Permit, Refusal>> {
@@ -308,6 +312,8 @@ pub struct Permit {
     class: usize,
     waited: Duration,
     begun: Begun,
+    /// When the slot comes back, where whoever drops this knows it.
+    ended: Option<Instant>,
 }
 
 /// When a slot was collected, and the slot-seconds of the door by then.
@@ -328,7 +334,13 @@ impl Permit {
     /// time has passed.
     #[must_use]
     pub fn mean_level(&self) -> Option<f64> {
-        let now = Begun::new(&mut self.shared.lock(), Instant::now().into_std());
+        self.mean_level_at(Instant::now())
+    }
+
+    /// As [`mean_level`](Self::mean_level), for whoever knows that it is `now`.
+    #[must_use]
+    pub fn mean_level_at(&self, now: Instant) -> Option<f64> {
+        let now = Begun::new(&mut self.shared.lock(), now.into_std());
         let held = now.at.saturating_duration_since(self.begun.at).as_secs_f64();
         (held > 0.0).then(|| ((now.slot_seconds - self.begun.slot_seconds) / held).max(1.0))
     }
@@ -337,6 +349,11 @@ impl Permit {
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// Gives the slot back, for whoever knows that it is `now`. Dropping it does the same.
+    pub fn release(mut self, now: Instant) {
+        self.ended = Some(now);
     }
 
     /// Gives the slot back after `linger`, for work that goes on until it notices that it was cancelled. At once where
@@ -359,7 +376,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.shared.taken[self.class].fetch_sub(1, Ordering::Relaxed);
-        self.shared.step(|scheduler| scheduler.release(Instant::now().into_std()));
+        let now = self.ended.unwrap_or_else(Instant::now).into_std();
+        self.shared.step(|scheduler| scheduler.release(now));
     }
 }
 

@@ -230,8 +230,8 @@ impl<B> Books<B> {
         drop(body);
         self.running().remove(key);
         let measured = meter.end(now.into_std(), outcome);
-        let level = permit.mean_level();
-        self.settle(permit, outcome);
+        let level = permit.mean_level_at(now);
+        self.settle(permit, now, outcome);
         self.written(now, labels, &measured, level);
         if let Some(waker) = waker {
             waker.wake();
@@ -239,13 +239,13 @@ impl<B> Books<B> {
     }
 
     /// Gives a slot back: at once where the engine has ended, after the linger where it may still be at work.
-    fn settle(&self, permit: Permit, outcome: Outcome) {
+    fn settle(&self, permit: Permit, now: Instant, outcome: Outcome) {
         match outcome {
             // Where an answer broke off, it may have been the gate that hung up, on bytes that it could not read.
             Outcome::CallerGone | Outcome::EngineTimeout | Outcome::Truncated => {
                 permit.release_after(self.cancel_linger);
             }
-            Outcome::Ok | Outcome::Refused | Outcome::EngineError => drop(permit),
+            Outcome::Ok | Outcome::Refused | Outcome::EngineError => permit.release(now),
         }
     }
 
@@ -335,7 +335,7 @@ where
         drop(running);
         let mut metered = Self { books: Arc::clone(books), live, ended: false };
         if at_its_end {
-            metered.end(labels.outcome());
+            metered.end(Instant::now(), labels.outcome());
         }
         metered
     }
@@ -350,12 +350,12 @@ where
     }
 
     /// Ends the synthesis, unless the sweep has.
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, now: Instant, outcome: Outcome) {
         self.ended = true;
         let state = self.live.lock().take();
         if let Some(state) = state {
             // Whoever polls the stream is here already.
-            self.books.end(State { waker: None, ..state }, Instant::now(), outcome);
+            self.books.end(State { waker: None, ..state }, now, outcome);
         }
     }
 }
@@ -371,26 +371,27 @@ impl<B> State<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Takes what the engine has sent. The second value says how the synthesis ended, where it has.
+    /// Takes what the engine has sent. The second value says when and how the synthesis ended, where it has.
     #[allow(clippy::type_complexity)]
     fn poll(
         &mut self,
         books: &Books<B>,
         cx: &mut Context<'_>,
-    ) -> (Poll<Option<Result<Frame<Bytes>, B::Error>>>, Option<Outcome>) {
+    ) -> (Poll<Option<Result<Frame<Bytes>, B::Error>>>, Option<(Instant, Outcome)>) {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let ended = match &polled {
-            Poll::Pending => {
-                self.moved(Side::Engine);
-                if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    self.waker = Some(cx.waker().clone());
-                }
-                None
+        let Poll::Ready(taken) = &polled else {
+            self.moved(Side::Engine);
+            if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                self.waker = Some(cx.waker().clone());
             }
-            Poll::Ready(Some(Ok(frame))) => {
+            return (polled, None);
+        };
+        let now = Instant::now();
+        let outcome = match taken {
+            Some(Ok(frame)) => {
                 self.moved(Side::Caller);
                 if let Some(bytes) = frame.data_ref() {
-                    self.heard(books, bytes);
+                    self.heard(books, now, bytes);
                 }
                 if self.labels.protocol == Protocol::Grpc
                     && let Some(trailers) = frame.trailers_ref()
@@ -399,25 +400,25 @@ where
                 }
                 self.body.is_end_stream().then(|| self.labels.outcome())
             }
-            Poll::Ready(Some(Err(_))) => Some(Outcome::Truncated),
-            Poll::Ready(None) => Some(self.labels.outcome()),
+            Some(Err(_)) => Some(Outcome::Truncated),
+            None => Some(self.labels.outcome()),
         };
-        (polled, ended)
+        (polled, outcome.map(|outcome| (now, outcome)))
     }
 
-    fn heard(&mut self, books: &Books<B>, bytes: &[u8]) {
+    fn heard(&mut self, books: &Books<B>, now: Instant, bytes: &[u8]) {
         if let Some(text) = self.texts.as_ref().and_then(|texts| texts.take()) {
             self.meter.text(text.into_std());
         }
         let silent = self.meter.upstream_ttfb().is_none();
-        if let Some(gap) = self.meter.heard(Instant::now().into_std(), bytes) {
+        if let Some(gap) = self.meter.heard(now.into_std(), bytes) {
             books.metrics.chunk_gap(self.labels.protocol, gap);
         }
         if silent
             && self.labels.code < 400
             && let Some(ttfb) = self.meter.upstream_ttfb()
         {
-            books.door.observe_upstream_ttfb(ttfb);
+            books.door.observe_upstream_ttfb_at(now, ttfb);
         }
     }
 }
@@ -443,10 +444,10 @@ where
             this.ended = true;
             return Poll::Ready(Some(Err(StreamError::Stalled)));
         };
-        let (polled, outcome) = live.poll(&this.books, cx);
+        let (polled, ended) = live.poll(&this.books, cx);
         drop(state);
-        if let Some(outcome) = outcome {
-            this.end(outcome);
+        if let Some((now, outcome)) = ended {
+            this.end(now, outcome);
         }
         polled.map_err(StreamError::Engine)
     }
