@@ -71,8 +71,7 @@ pub const fn is_2xx(code: u16) -> bool {
 /// TTFB and RTF of the last five minutes: a ring of time slices. All memory, about 350 KB, is taken at the start.
 #[derive(Debug)]
 pub struct Windows {
-    /// The first instant ever told; slices are counted from it.
-    origin: Option<Instant>,
+    count: Slices,
     slices: Vec<Slice>,
 }
 
@@ -87,14 +86,14 @@ struct Slice {
 impl Default for Windows {
     fn default() -> Self {
         let slice = |_| Slice { number: 0, ttfb: histogram(), rtf: histogram() };
-        Self { origin: None, slices: (0..SLICES).map(slice).collect() }
+        Self { count: Slices::default(), slices: (0..SLICES).map(slice).collect() }
     }
 }
 
 impl Windows {
     /// Takes what one synthesis came to at `now`; TTFB with the wait.
     pub fn record(&mut self, now: Instant, ttfb: Option<Duration>, rtf: Option<f64>) {
-        let number = self.number(now);
+        let number = self.count.number(now);
         let slice = &mut self.slices[place(number)];
         // Another thread's later clock may have moved the ring on already: then what is old counts as new.
         if slice.number < number {
@@ -113,7 +112,7 @@ impl Windows {
     /// The window that ends at `now`.
     #[must_use]
     pub fn view(&mut self, now: Instant) -> Window {
-        let number = self.number(now);
+        let number = self.count.number(now);
         let mut window = Window { ttfb: histogram(), rtf: histogram() };
         for slice in &self.slices {
             if slice.number + SLICES as u64 > number {
@@ -124,10 +123,28 @@ impl Windows {
         }
         window
     }
+}
 
-    fn number(&mut self, now: Instant) -> u64 {
-        let origin = *self.origin.get_or_insert(now);
-        now.saturating_duration_since(origin).as_secs() / SLICE.as_secs()
+/// Counts slices of time of [`SLICE`] each, from the first instant ever told. It is asked for every synthesis: within one
+/// slice it compares and does not divide.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slices {
+    number: u64,
+    /// Where the slice begins and ends.
+    bounds: Option<(Instant, Instant)>,
+}
+
+impl Slices {
+    /// The slice that `now` lies in. Never one before the last told: another thread's clock may be late.
+    pub(crate) fn number(&mut self, now: Instant) -> u64 {
+        let (begin, end) = *self.bounds.get_or_insert_with(|| (now, now + SLICE));
+        if now >= end {
+            let passed = now.saturating_duration_since(begin);
+            let within = Duration::new(passed.as_secs() % SLICE.as_secs(), passed.subsec_nanos());
+            self.number += passed.as_secs() / SLICE.as_secs();
+            self.bounds = Some((now - within, now - within + SLICE));
+        }
+        self.number
     }
 }
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::evidence::band;
+use crate::slo;
 
-const SLICE: Duration = Duration::from_secs(10);
 /// Recent syntheses, in slices; beyond it they are usual.
 const RECENT: u64 = 12;
 /// Reaches of a look, in slices.
@@ -64,7 +64,7 @@ struct Slice {
 /// What is usual, what is recent, and whether they differ.
 #[derive(Debug)]
 pub(super) struct Drift {
-    origin: Option<Instant>,
+    count: slo::Slices,
     usual: BTreeMap<u16, Sums>,
     recent: VecDeque<Slice>,
     slower: Option<Slower>,
@@ -88,8 +88,8 @@ pub(super) enum Change {
 }
 
 impl Drift {
-    pub(super) const fn new() -> Self {
-        Self { origin: None, usual: BTreeMap::new(), recent: VecDeque::new(), slower: None }
+    pub(super) fn new() -> Self {
+        Self { count: slo::Slices::default(), usual: BTreeMap::new(), recent: VecDeque::new(), slower: None }
     }
 
     pub(super) const fn slower(&self) -> Option<Slower> {
@@ -99,7 +99,7 @@ impl Drift {
     /// A synthesis with this RTF at this level ended.
     pub(super) fn record(&mut self, now: Instant, level: f64, rtf: f64) {
         let logarithm = rtf.max(1e-3).ln();
-        let number = self.number(now);
+        let number = self.count.number(now);
         if self.recent.back().is_none_or(|slice| slice.number < number) {
             self.recent.push_back(Slice { number, bands: BTreeMap::new() });
         }
@@ -110,7 +110,7 @@ impl Drift {
 
     /// Lays what is recent beside what is usual. To be called every few seconds.
     pub(super) fn look(&mut self, now: Instant) -> Change {
-        let newest = self.number(now);
+        let newest = self.count.number(now);
         self.age(newest);
         if let Some(slower) = self.slower {
             return self.look_again(now, newest, slower);
@@ -177,10 +177,5 @@ impl Drift {
                     Sums { count: usual.count * keep, sum: usual.sum * keep, squares: usual.squares * keep };
             }
         }
-    }
-
-    fn number(&mut self, now: Instant) -> u64 {
-        let origin = *self.origin.get_or_insert(now);
-        now.saturating_duration_since(origin).as_secs() / SLICE.as_secs()
     }
 }

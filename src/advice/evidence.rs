@@ -149,12 +149,13 @@ impl Evidence {
 
     pub(super) fn age(&mut self, now: Instant) {
         let begun = *self.begun.get_or_insert(now);
-        let age = now.saturating_duration_since(begun);
-        if age >= GENERATION {
-            self.old = if age < 2 * GENERATION { std::mem::take(&mut self.young) } else { Vec::new() };
-            self.young.clear();
-            self.begun = Some(now);
+        if now < begun + GENERATION {
+            return;
         }
+        let younger = now < begun + 2 * GENERATION;
+        self.old = if younger { std::mem::take(&mut self.young) } else { Vec::new() };
+        self.young.clear();
+        self.begun = Some(now);
     }
 }
 

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{BUDGET_MIN, CERTAIN, objects};
+use crate::slo::{self, SLICE};
 use crate::target::{Clause, Target};
 
 /// Windows that a verdict is given for.
 pub const WINDOWS: [Duration; 3] =
     [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(3600)];
 
-const SLICE: Duration = Duration::from_secs(10);
 /// The whole slices of the longest window, and the one being filled.
 const SLICES: usize = 361;
 const _: () =
@@ -92,18 +92,18 @@ struct Slice {
 /// A ring of counts, 26 KB.
 #[derive(Debug)]
 pub(super) struct Windows {
-    origin: Option<Instant>,
+    count: slo::Slices,
     slices: Vec<Slice>,
 }
 
 impl Windows {
     pub(super) fn new() -> Self {
-        Self { origin: None, slices: vec![Slice::default(); SLICES] }
+        Self { count: slo::Slices::default(), slices: vec![Slice::default(); SLICES] }
     }
 
     /// `judged` is in the order of the target's clauses.
     pub(super) fn record(&mut self, now: Instant, judged: &[Option<bool>; 4]) {
-        let number = self.number(now);
+        let number = self.count.number(now);
         let slice = &mut self.slices[place(number)];
         if slice.number < number {
             *slice = Slice { number, ..Slice::default() };
@@ -115,7 +115,7 @@ impl Windows {
 
     /// Every clause over every window.
     pub(super) fn view(&mut self, now: Instant, target: &Target) -> Vec<Standing> {
-        let newest = self.number(now);
+        let newest = self.count.number(now);
         let mut sums = [[Count::default(); 4]; WINDOWS.len()];
         for slice in &self.slices {
             for (sums, window) in sums.iter_mut().zip(WINDOWS) {
@@ -136,11 +136,6 @@ impl Windows {
             }
         }
         all
-    }
-
-    fn number(&mut self, now: Instant) -> u64 {
-        let origin = *self.origin.get_or_insert(now);
-        now.saturating_duration_since(origin).as_secs() / SLICE.as_secs()
     }
 }
 
