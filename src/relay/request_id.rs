@@ -1,7 +1,6 @@
 //! Gives every request a name: an id that both sides are told, and a span that the log shows it in.
 
 use std::future::Future;
-use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -163,11 +162,41 @@ impl Ids {
 
     fn next(&self) -> HeaderValue {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut id = Vec::with_capacity(ID_BYTES_MAX);
-        id.extend_from_slice(self.prefix.as_bytes());
-        // A `Vec` takes whatever is written.
-        let _ = write!(id, "{number}");
-        HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("unnamed"))
+        let mut id = Id { bytes: [0; ID_BYTES_MAX], begin: ID_BYTES_MAX };
+        id.prepend_number(number);
+        id.prepend(self.prefix.as_bytes());
+        HeaderValue::from_maybe_shared(Bytes::from_owner(id)).unwrap_or(HeaderValue::from_static("unnamed"))
+    }
+}
+
+/// An id, written from its end on: so its number needs no second look, and all of it one place in memory.
+struct Id {
+    bytes: [u8; ID_BYTES_MAX],
+    begin: usize,
+}
+
+impl Id {
+    fn prepend(&mut self, text: &[u8]) {
+        let end = self.begin;
+        self.begin -= text.len();
+        self.bytes[self.begin..end].copy_from_slice(text);
+    }
+
+    fn prepend_number(&mut self, mut number: u64) {
+        loop {
+            // A digit.
+            self.prepend(&[b'0' + u8::try_from(number % 10).unwrap_or_default()]);
+            number /= 10;
+            if number == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Id {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[self.begin..]
     }
 }
 
