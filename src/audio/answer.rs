@@ -41,7 +41,7 @@ impl Hint {
         let named = |value: &str| Some(media(value).0).filter(|format| *format != Format::Unknown);
         let format = audio_format
             .and_then(|value| named(value.trim()))
-            .or_else(|| accept.and_then(|list| list.split(',').find_map(named)))
+            .or_else(|| accept.and_then(|list| items(list, b',').find_map(named)))
             .or_else(|| model.filter(|model| is_mist_v3(model)).map(|_| Format::Pcm));
         Self { rate: rate.filter(|rate| *rate > 0), format, mist_v2: model.is_some_and(is_mist_v2) }
     }
@@ -72,7 +72,7 @@ pub(super) fn clock(content_type: Option<&str>, content_encoding: Option<&str>, 
     }
     let (named, parameters) = content_type.map_or((None, ""), |value| {
         let (format, parameters) = media(value);
-        (Some(format).filter(|_| !says_nothing(value)), parameters)
+        (Some(format).filter(|format| *format != Format::Unknown || !says_nothing(value)), parameters)
     });
     let Some(format) = named.or(hint.format) else { return unread(Unknown::ContentType) };
     let rate = number(parameters, "rate");
@@ -120,16 +120,19 @@ fn unread(why: Unknown) -> AudioClock {
 
 /// Content types that mean "bytes": what the request asked for says more.
 fn says_nothing(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or("").trim();
+    let essence = cut(content_type, b';').0.trim_ascii();
     essence.is_empty() || essence.eq_ignore_ascii_case("application/octet-stream")
 }
 
 /// The format that a content type (`audio/L16;rate=16000`) or a Rime `audioFormat` (`mp3`) names, and its
 /// parameters.
 fn media(value: &str) -> (Format, &str) {
-    let (essence, parameters) = value.split_once(';').unwrap_or((value, ""));
-    let essence = essence.trim();
-    let (kind, name) = essence.split_once('/').unwrap_or(("audio", essence));
+    let (essence, parameters) = cut(value, b';');
+    let essence = essence.trim_ascii();
+    let (kind, name) = match cut(essence, b'/') {
+        (name, "") if name.len() == essence.len() => ("audio", name),
+        both => both,
+    };
     let is = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
     let format = if kind.eq_ignore_ascii_case("audio") {
         match () {
@@ -154,10 +157,28 @@ fn media(value: &str) -> (Format, &str) {
 
 /// A positive integer parameter such as `rate=16000` or `rate="16000"`.
 fn number(parameters: &str, wanted: &str) -> Option<u32> {
-    parameters.split(';').find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        let found = name.trim().eq_ignore_ascii_case(wanted);
-        found.then(|| value.trim().trim_matches('"').parse().ok())?.filter(|number| *number > 0)
+    items(parameters, b';').find_map(|parameter| {
+        let (name, value) = cut(parameter, b'=');
+        let found = name.trim_ascii().eq_ignore_ascii_case(wanted);
+        found.then(|| value.trim_ascii().trim_matches('"').parse().ok())?.filter(|number| *number > 0)
+    })
+}
+
+/// What stands before the first `separator`, and what after it. By bytes: headers are short and read for every answer.
+fn cut(text: &str, separator: u8) -> (&str, &str) {
+    match text.bytes().position(|byte| byte == separator) {
+        Some(index) => (&text[..index], &text[index + 1..]),
+        None => (text, ""),
+    }
+}
+
+/// The items of a list, of which empty ones are none.
+fn items(mut list: &str, separator: u8) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (item, rest) = cut(list, separator);
+        let found = !list.is_empty();
+        list = rest;
+        found.then_some(item)
     })
 }
 
