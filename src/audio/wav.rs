@@ -62,9 +62,9 @@ impl Wav {
                     rest
                 }
                 Part::Skip => self.pass(bytes),
-                Part::Riff => self.collect(bytes, 12),
-                Part::ChunkHead => self.collect(bytes, 8),
-                Part::Format => self.collect(bytes, 16),
+                Part::Riff => self.collect::<12>(bytes),
+                Part::ChunkHead => self.collect::<8>(bytes),
+                Part::Format => self.collect::<16>(bytes),
                 Part::Bad(_) => return,
             };
         }
@@ -94,20 +94,31 @@ impl Wav {
         rest
     }
 
-    /// Carries bytes until `need` are there, then reads them.
-    fn collect<'a>(&mut self, bytes: &'a [u8], need: usize) -> &'a [u8] {
+    /// Carries bytes until `NEED` are there, then reads them.
+    fn collect<'a, const NEED: usize>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let have = usize::from(self.carried);
-        let (taken, rest) = bytes.split_at(bytes.len().min(need - have));
-        self.carry[have..have + taken.len()].copy_from_slice(taken);
-        self.carried += u8::try_from(taken.len()).unwrap_or(0);
-        if usize::from(self.carried) == need {
-            self.carried = 0;
-            self.part = match self.part {
-                Part::Riff => self.riff(),
-                Part::ChunkHead => self.chunk_head(),
-                _ => self.format(),
-            };
-        }
+        let rest = match bytes.split_first_chunk::<NEED>() {
+            // All of it at once, as mostly.
+            Some((all, rest)) if have == 0 => {
+                self.carry[..NEED].copy_from_slice(all);
+                rest
+            }
+            _ => {
+                let (taken, rest) = bytes.split_at(bytes.len().min(NEED - have));
+                self.carry[have..have + taken.len()].copy_from_slice(taken);
+                self.carried += u8::try_from(taken.len()).unwrap_or(0);
+                if usize::from(self.carried) < NEED {
+                    return rest;
+                }
+                rest
+            }
+        };
+        self.carried = 0;
+        self.part = match self.part {
+            Part::Riff => self.riff(),
+            Part::ChunkHead => self.chunk_head(),
+            _ => self.format(),
+        };
         rest
     }
 
