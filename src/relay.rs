@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceBuilder};
@@ -147,7 +148,8 @@ where
         match shared.to_engine(&mut request) {
             Ok(Kind::Synthesis) => {
                 let served = shared.synthesis.clone().call(request);
-                Box::pin(async move { Ok(shared.answer(served.await, caller)) })
+                // An `async` block would hold it twice, and move it once more.
+                Box::pin(served.map(move |served| Ok(shared.answer(served, caller))))
             }
             Ok(Kind::PassThrough) => {
                 let served = shared.engine.send(request.map(SendBody::PassThrough));
