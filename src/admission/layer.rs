@@ -173,8 +173,8 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<S, R> where S: Service<R> {
+        // For the slot, and once there is a permit for the service.
         Waiting { #[pin] admit: Admit, call: Option<(S, R)> },
-        Ready { call: Option<(S, R)> },
         Called { #[pin] response: S::Future },
     }
 }
@@ -215,11 +215,9 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProjection::Waiting { admit, call } => {
-                    let permit = ready!(admit.poll(cx)).map_err(AdmissionError::Refused)?;
-                    this.linger.permit = Some(permit);
-                    State::Ready { call: call.take() }
-                }
-                StateProjection::Ready { call } => {
+                    if this.linger.permit.is_none() {
+                        this.linger.permit = Some(ready!(admit.poll(cx)).map_err(AdmissionError::Refused)?);
+                    }
                     let (service, _) =
                         call.as_mut().expect("a call is taken in the step that leaves this state");
                     if let Err(error) = ready!(service.poll_ready(cx)) {
