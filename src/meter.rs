@@ -218,16 +218,17 @@ impl Meter {
             self.text.ran_dry();
         }
         let after = |start: u64| self.first.map(|first| Duration::from_nanos(first.saturating_sub(start)));
+        let unknown = self.clock.unknown();
         Measured {
             outcome,
             format: self.clock.format(),
             queue_wait: Duration::from_nanos(self.queue_wait),
             ttfb: after(self.text.spoken()),
             upstream_ttfb: after(self.dispatched.max(self.text.spoken())),
-            rtf: self.rtf(outcome),
+            rtf: self.rtf(outcome, unknown),
             audio: self.clock.audio(),
             bytes: self.bytes,
-            underrun: self.clock.unknown().is_none().then_some(self.text.underrun()),
+            underrun: unknown.is_none().then_some(self.text.underrun()),
             duration: Duration::from_nanos(ended),
         }
     }
@@ -245,11 +246,11 @@ impl Meter {
         &self.clock
     }
 
-    fn rtf(&self, outcome: Outcome) -> Result<f64, Unknown> {
+    fn rtf(&self, outcome: Outcome, unknown: Option<Unknown>) -> Result<f64, Unknown> {
         if outcome != Outcome::Ok {
             return Err(Unknown::Incomplete);
         }
-        if let Some(why) = self.clock.unknown() {
+        if let Some(why) = unknown {
             return Err(why);
         }
         let (first, audio) = self.text.stretch(self.first, self.clock.audio())?;

@@ -58,6 +58,9 @@ pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> O
     Some(strings)
 }
 
+/// Most names have fewer.
+const NAME_BYTES: usize = 8;
+
 /// What was not read yet.
 struct Rest<'a>(&'a [u8]);
 
@@ -76,7 +79,12 @@ impl<'a> Rest<'a> {
 
     fn string(&mut self) -> Option<&'a [u8]> {
         self.take(b'"')?;
-        let end = memchr2(b'"', b'\\', self.0)?;
+        // Names are short: for them the search at the speed of memory would take longer to begin than this to end.
+        let short = self.0.iter().take(NAME_BYTES).position(|byte| matches!(byte, b'"' | b'\\'));
+        let end = match short {
+            Some(end) => end,
+            None => NAME_BYTES + memchr2(b'"', b'\\', self.0.get(NAME_BYTES..)?)?,
+        };
         let (string, rest) = self.0.split_at(end);
         self.0 = rest.strip_prefix(b"\"")?;
         Some(string)
