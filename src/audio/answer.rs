@@ -172,7 +172,7 @@ fn cut(text: &str, separator: u8) -> (&str, &str) {
     }
 }
 
-/// The items of a list, of which empty ones are none.
+/// The items of a list; an empty list has none.
 fn items(mut list: &str, separator: u8) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let (item, rest) = cut(list, separator);
