@@ -1,6 +1,27 @@
 //! Real callers, through the gate to an engine, all started as a user starts them: curl, Rime's armchair, LiveKit's
-//! plugin and pipecat's services on every transport that they have, and Node's `ws`. The engine's own count is the
-//! witness. `tests/install` brings the callers.
+//! plugin and pipecat's services on every transport that they have, and Node's `ws`. The engine's
+//! own count is the witness. `tests/install` brings the callers.
+//!
+//! What each of them lives through on each transport, a turn heard in full after all of it; a dash is what it does not
+//! have:
+//!
+//! | caller | transport | many turns | interrupted | waits | leaves the queue | refused, then heard | another engine |
+//! |---|---|---|---|---|---|---|---|
+//! | livekit | http | yes | yes | yes | yes | after four tries | yes |
+//! | livekit | ws3 | one socket | at its next turn | yes | at its next turn | after four tries | yes |
+//! | livekit | v1 | one socket | yes | yes | yes | after four tries | yes |
+//! | livekit | v1-json | one socket | yes | yes | yes | after four tries | yes |
+//! | pipecat | http | yes | yes | yes | yes | twice | yes |
+//! | pipecat | ws3 | one socket | yes | yes | yes | twice | yes |
+//! | pipecat | v1 | one socket | yes | yes | yes | twice | yes |
+//! | pipecat | v1-json | one socket | yes | yes | yes | twice | yes |
+//! | node | ws3 | one socket | yes | yes | yes | twice | yes |
+//! | node | ws2 | one socket | yes | yes | yes | twice | yes |
+//! | node | ws-binary | a socket each | yes | yes | yes | twice | yes |
+//! | node | v1 | one socket | yes | yes | yes | twice | yes |
+//! | node | v1-json | one socket | yes | yes | yes | twice | yes |
+//!
+//! `day.rs` compares every row with what was lived.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,6 +29,8 @@
 mod agents;
 #[path = "callers/armchair.rs"]
 mod armchair;
+#[path = "callers/day.rs"]
+mod day;
 mod running;
 
 use std::fs;
@@ -80,7 +103,7 @@ fn end(engine: Engine, gate: Gate) {
 fn assert_at_rest(engine: &Engine, gate: &Gate) {
     eventually("every slot is back", || gate.status("running") == 0.0 && gate.status("waiting") == 0.0);
     eventually("the engine is idle", || engine.count("/syntheses/running") == 0);
-    for socket in ["v1", "ws-json"] {
+    for socket in ["v1", "ws-json", "ws-binary"] {
         eventually("every socket is closed", || engine.count(&format!("/sockets/{socket}/open")) == 0);
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test uses its part of this")]
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Lines of a program that may wait to be read.
 const LINES_MAX: usize = 10_000;
+/// What an engine can serve at further addresses, in the order in which it says so.
+const DOORS: [&str; 3] = ["grpc", "ws-json", "ws-binary"];
+
+/// Where each of [`DOORS`] is, of those that are served.
+pub(crate) type Doors = BTreeMap<&'static str, SocketAddr>;
 
 /// A program that runs; killed when dropped.
 pub(crate) struct Running {
@@ -107,6 +114,8 @@ impl Drop for Running {
 pub(crate) struct Engine {
     pub(crate) process: Running,
     pub(crate) address: SocketAddr,
+    /// Those that its arguments ask for.
+    pub(crate) doors: Doors,
 }
 
 impl Engine {
@@ -122,7 +131,13 @@ impl Engine {
         let mut process = Running::start(&mut command);
         let line = process.says("listening on http://");
         let address = line.rsplit_once('/').unwrap().1.parse().unwrap();
-        Self { process, address }
+        let asked = DOORS.into_iter().filter(|door| arguments.contains(&format!("--{door}").as_str()));
+        let doors = asked.map(|door| {
+            let line = process.says(&format!("listening for {door} on "));
+            (door, line.rsplit_once(' ').unwrap().1.parse().unwrap())
+        });
+        let doors = doors.collect();
+        Self { process, address, doors }
     }
 
     /// A number of `/statusz`, as in `/syntheses/peak`.
@@ -140,6 +155,8 @@ pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    /// The engine's.
+    pub(crate) doors: Doors,
 }
 
 impl Gate {
@@ -148,17 +165,27 @@ impl Gate {
     pub(crate) fn start(engine: &Engine, arguments: &[&str]) -> Self {
         let mut command = program();
         command.args(["run", "--engine", &format!("http://{}", engine.address)]);
-        command.args(["--listen", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"]);
-        command.args(["--metrics-address", "127.0.0.1:0"]).args(arguments);
+        command.args(["--admin-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]).args(arguments);
+        // One listener needs no file.
+        let directory = tempfile::tempdir().unwrap();
+        if engine.doors.is_empty() {
+            command.args(["--listen", "127.0.0.1:0"]);
+        } else {
+            let file = directory.path().join("proxy.toml");
+            fs::write(&file, listeners(&engine.doors)).unwrap();
+            command.arg("--config").arg(file);
+        }
         let mut process = Running::start(&mut command);
         let field = |line: &str, name: &str| -> SocketAddr {
             let found = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             found.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line}"))
         };
-        let address = field(&process.says(": listening address="), "address");
+        let mut listening = || field(&process.says(": listening address="), "address");
+        let address = listening();
+        let doors = engine.doors.keys().map(|door| (*door, listening())).collect();
         let operators = process.says("listening for operators");
         let (admin, metrics) = (field(&operators, "admin"), field(&operators, "metrics"));
-        let gate = Self { process, address, admin, metrics };
+        let gate = Self { process, address, admin, metrics, doors };
         eventually("the gate is ready", || get(gate.metrics, "/readyz").starts_with("ok"));
         gate
     }
@@ -171,6 +198,17 @@ impl Gate {
         let status: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
         status[name].as_f64().unwrap_or_else(|| panic!("no {name} in {status}"))
     }
+}
+
+/// A configuration with a listener for HTTP, and one for each of the engine's doors.
+fn listeners(doors: &Doors) -> String {
+    let (mut listeners, mut engine) =
+        ("[[listener]]\naddress = \"127.0.0.1:0\"\n".to_owned(), "[[engine]]\n".to_owned());
+    for (door, address) in doors {
+        listeners.push_str(&format!("[[listener]]\naddress = \"127.0.0.1:0\"\nsurface = \"{door}\"\n"));
+        engine.push_str(&format!("{} = \"http://{address}\"\n", door.replace('-', "_")));
+    }
+    listeners + &engine
 }
 
 /// The binary under test.
