@@ -1,5 +1,5 @@
 //! Real callers, through the gate to an engine, all started as a user starts them: curl, Rime's armchair, LiveKit's
-//! plugin and pipecat's services on every transport that they have, and Node's `ws`. The engine's
+//! plugin and pipecat's services on every transport that they have, Node's `ws`, grpcio and Rime's SDK. The engine's
 //! own count is the witness. `tests/install` brings the callers.
 //!
 //! What each of them lives through on each transport, a turn heard in full after all of it; a dash is what it does not
@@ -20,8 +20,11 @@
 //! | node | ws-binary | a socket each | yes | yes | yes | twice | yes |
 //! | node | v1 | one socket | yes | yes | yes | twice | yes |
 //! | node | v1-json | one socket | yes | yes | yes | twice | yes |
+//! | grpcio | synthesize | one channel | yes | yes | yes | twice | yes |
+//! | grpcio | streaming | one channel | yes | yes | yes | twice | yes |
+//! | sdk | grpc | one channel | yes | yes | yes | twice | yes |
 //!
-//! `day.rs` compares every row with what was lived.
+//! `day.rs` compares every row with what was lived. armchair 0.4.0 has no mode for v1.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,6 +34,8 @@ mod agents;
 mod armchair;
 #[path = "callers/day.rs"]
 mod day;
+#[path = "callers/grpc.rs"]
+mod grpc;
 mod running;
 
 use std::fs;

@@ -10,7 +10,7 @@ use super::running::{Engine, Gate, Running, eventually, installed};
 use super::{PACED, TEXT, assert_at_rest, curl, end, hang_up, long_call, metric, seconds};
 
 /// The files that have the tests of days.
-const SOURCES: [&str; 1] = [include_str!("agents.rs")];
+const SOURCES: [&str; 2] = [include_str!("agents.rs"), include_str!("grpc.rs")];
 
 /// The table of `callers.rs`: first its head, then its rows, as cells.
 fn table() -> impl Iterator<Item = Vec<&'static str>> {

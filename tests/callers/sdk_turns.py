@@ -1,36 +1,42 @@
-"""Speaks each line of standard input with Rime's own SDK, over TLS; prints one JSON line a turn.
-
-Usage: sdk_turns.py HOST:PORT
+"""Speaks turns with Rime's own SDK, over TLS. Usage: sdk_turns.py HOST:PORT
 
 GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names the certificate to trust.
 """
 
 import asyncio
-import json
 import sys
 
 from rimelabs_sdk import Rime, RimeError
+from turns import Heard, speak
+
+RATE = 24_000
 
 
-async def turn(rime: Rime, text: str) -> dict:
-    heard = {"chunks": 0, "bytes": 0, "error": None, "message": None}
+async def turn(rime: Rime, text: str, heard: Heard, interrupted: asyncio.Event) -> None:
     stream = rime.tts.synthesize(text, voice="luna")
-    try:
+
+    async def listen() -> None:
         async for chunk in stream:
-            heard["chunks"] += 1
-            heard["bytes"] += len(chunk)
+            heard.audio(len(chunk) / (2 * RATE))
+
+    listening = asyncio.create_task(listen())
+    leaving = asyncio.create_task(interrupted.wait())
+    await asyncio.wait((listening, leaving), return_when=asyncio.FIRST_COMPLETED)
+    if leaving.done():
+        await stream.cancel()
+    leaving.cancel()
+    try:
+        await listening
     except RimeError as error:
-        heard["error"] = type(error).__name__
-        heard["message"] = str(error)
-    heard["request_id"] = stream.request_id
-    return heard
+        heard.status = type(error).__name__
+        if not interrupted.is_set():
+            heard.errors.append(str(error))
+    heard.more = {"request_id": stream.request_id}
 
 
 async def main(endpoint: str) -> None:
     async with Rime(api_key="none", endpoint=endpoint) as rime:
-        print("ready", flush=True)
-        while text := await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(await turn(rime, text.strip())), flush=True)
+        await speak(lambda *told: turn(rime, *told))
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -20,8 +20,10 @@ class Heard:
     seconds: float = 0.0
     # What the library said of it, in order.
     errors: list[str] = field(default_factory=list)
-    # The status of the error that ended it, where there is one.
-    status: int | None = None
+    # The status of the error that ended it, where there is one, as the library calls it.
+    status: int | str | None = None
+    # What else the library says of a turn.
+    more: dict = field(default_factory=dict)
     # Whether the library would take another turn.
     usable: bool = True
     # Set by the first audio of a turn that is to be interrupted by it.
