@@ -7,6 +7,8 @@
 //!
 //! | caller | transport | many turns | interrupted | waits | leaves the queue | refused, then heard | another engine |
 //! |---|---|---|---|---|---|---|---|
+//! | armchair | http | one session | killed | yes | killed | yes | yes |
+//! | armchair | ws3 | a socket each | killed | yes | killed | yes | yes |
 //! | livekit | http | yes | yes | yes | yes | after four tries | yes |
 //! | livekit | ws3 | one socket | at its next turn | yes | at its next turn | after four tries | yes |
 //! | livekit | v1 | one socket | yes | yes | yes | after four tries | yes |
@@ -74,10 +76,18 @@ fn heard(address: impl std::fmt::Display, accept: &str, arguments: &[&str]) -> V
     output.stdout
 }
 
-/// Seconds of `TEXT`, as the engine speaks it.
-fn seconds(engine: &Engine) -> f64 {
-    let samples = heard(engine.address, "audio/pcm", &[]).len() / 2;
+/// Seconds of a text, as the engine speaks it.
+#[track_caller]
+fn seconds_of(engine: &Engine, text: &str) -> f64 {
+    let output = output(curl(&format!("http://{}/", engine.address), text, "audio/pcm").arg("--fail"));
+    let samples = output.stdout.len() / 2;
     f64::from(u32::try_from(samples).unwrap()) / 24_000.0
+}
+
+/// Seconds of `TEXT`.
+#[track_caller]
+fn seconds(engine: &Engine) -> f64 {
+    seconds_of(engine, TEXT)
 }
 
 /// A caller who takes a slot for minutes, and has it.

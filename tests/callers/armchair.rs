@@ -1,19 +1,29 @@
 //! Rime's load tester, with the two protocols that it speaks: HTTP, and the legacy JSON WebSocket, which it opens by
 //! `POST`. Version 0.4.0 has no mode for WebSocket v1.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use super::running::{Engine, Gate, installed, output};
-use super::{PACED, TEXT, assert_at_rest, end, metric, seconds};
+use super::day::assert_lived;
+use super::running::{Engine, Gate, Running, eventually, installed, output};
+use super::{PACED, TEXT, assert_at_rest, curl, end, metric, seconds};
+
+/// What takes no time to speak, as armchair waits for the end of the audio.
+const WORD: &str = "Hello.";
+/// More requests than a session comes to, although it has an end: some 20 s without an engine.
+const REQUESTS_MAX: u32 = 400;
 
 /// How armchair speaks, and what the address of the gate goes into.
 struct Protocol {
+    name: &'static str,
     arguments: &'static [&'static str],
     url: fn(&Gate) -> String,
 }
 
-const HTTP: Protocol = Protocol { arguments: &[], url: |gate| format!("http://{}/", gate.address) };
+const HTTP: Protocol =
+    Protocol { name: "http", arguments: &[], url: |gate| format!("http://{}/", gate.address) };
 const WS3: Protocol = Protocol {
+    name: "ws3",
     arguments: &["--protocol", "websocket-chunked-json-tts"],
     url: |gate| format!("ws://{}/ws3?speaker=luna&modelId=arcana&audioFormat=wav", gate.address),
 };
@@ -25,15 +35,23 @@ struct Summary {
     lines: String,
 }
 
+/// As many sessions at once, each of so many requests.
+fn command(protocol: &Protocol, gate: &Gate, sessions: u32, requests: u32, text: &str) -> Command {
+    let mut command = Command::new(installed("bin/armchair"));
+    command
+        .args(["--url", &(protocol.url)(gate), "--token", "none", "--text", text])
+        .args(protocol.arguments);
+    command.args(["--session-rate", "1000", "--requests-per-session", &requests.to_string()]);
+    // Between two requests of a session, after the end of the audio.
+    command.args(["--intra-session-delay-mu", "50ms", "--intra-session-delay-sigma", "0s"]);
+    command.args(["--concurrency", &sessions.to_string()]);
+    command
+}
+
 /// As many simultaneous requests.
 #[track_caller]
 fn armchair(protocol: &Protocol, gate: &Gate, callers: u32) -> Summary {
-    let mut command = Command::new(installed("bin/armchair"));
-    command
-        .args(["--url", &(protocol.url)(gate), "--token", "none", "--text", TEXT])
-        .args(protocol.arguments);
-    command.args(["--session-rate", "1000", "--requests-per-session", "1"]);
-    let output = output(command.args(["--concurrency", &callers.to_string()]));
+    let output = output(&mut command(protocol, gate, callers, 1, TEXT));
     let lines = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{lines}");
     // "total: 4 success: 4 (100.0%)"
@@ -86,21 +104,62 @@ fn is_refused_cleanly_above_the_limit(protocol: &Protocol, refused: &str) {
     end(engine, gate);
 }
 
-#[test]
-fn armchair_is_served_in_full_up_to_the_limit_and_finds_real_audio() {
-    is_served_in_full_up_to_the_limit(&HTTP);
-    is_served_in_full_up_to_the_limit(&WS3);
+/// Killed while one of its requests is in the engine and another one waits.
+#[track_caller]
+fn may_be_killed(protocol: &Protocol) {
+    let engine = Engine::start(PACED);
+    let gate = Gate::start(&engine, &["--concurrency-max", "1", "--queue-wait-max", "20s"]);
+    let text = "This sentence is one of very many. ".repeat(200);
+    let armchair = Running::start(&mut command(protocol, &gate, 2, 1, &text));
+    eventually("one speaks and one waits", || gate.status("running") == 1.0 && gate.status("waiting") == 1.0);
+    eventually("the engine speaks", || engine.count("/syntheses/running") == 1);
+    armchair.kill();
+    assert_at_rest(&engine, &gate);
+    assert_eq!((engine.count("/syntheses/cancelled"), engine.count("/syntheses/total")), (1, 1));
+    end(engine, gate);
+}
+
+/// A session that goes on while the engine goes and another one comes.
+#[track_caller]
+fn goes_on_with_another_engine(protocol: &Protocol) {
+    let engine = Engine::start(PACED);
+    let gate = Gate::start(&engine, &["--concurrency-max", "1"]);
+    let around = output(&mut curl(&format!("http://{}/", engine.address), WORD, "audio/wav")).stdout;
+    let in_full = format!(" bytes={} ", around.len());
+    let mut session = Running::start(&mut command(protocol, &gate, 1, REQUESTS_MAX, WORD));
+    for _ in 0..3 {
+        session.says(&in_full);
+    }
+    let address = engine.address;
+    assert_eq!(engine.process.terminate(), Some(0));
+    session.says(" status=502 ");
+    let engine = Engine::start_on(address, PACED);
+    session.says(&in_full);
+    session.kill();
+    assert_at_rest(&engine, &gate);
+    end(engine, gate);
+}
+
+/// `refused`: how armchair writes a request that was refused.
+#[track_caller]
+fn day(protocol: &Protocol, refused: &str) {
+    is_served_in_full_up_to_the_limit(protocol);
+    waits_its_turn_above_the_limit(protocol);
+    is_refused_cleanly_above_the_limit(protocol, refused);
+    may_be_killed(protocol);
+    goes_on_with_another_engine(protocol);
+    let lived =
+        ["many turns", "interrupted", "waits", "leaves the queue", "refused, then heard", "another engine"];
+    assert_lived("armchair", protocol.name, &BTreeSet::from(lived));
 }
 
 #[test]
-fn armchair_above_the_limit_waits_its_turn_when_the_queue_allows_it() {
-    waits_its_turn_above_the_limit(&HTTP);
-    waits_its_turn_above_the_limit(&WS3);
+fn armchair_on_http_is_heard_after_all_that_a_day_brings() {
+    day(&HTTP, "status=429");
 }
 
 #[test]
-fn armchair_above_the_limit_is_refused_cleanly_when_the_gate_rejects() {
-    is_refused_cleanly_above_the_limit(&HTTP, "status=429");
+fn armchair_on_ws3_is_heard_after_all_that_a_day_brings() {
     // The upgrade is accepted; what is refused is the synthesis.
-    is_refused_cleanly_above_the_limit(&WS3, "audio=0.00s");
+    day(&WS3, "audio=0.00s");
 }

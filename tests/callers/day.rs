@@ -7,10 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::running::{Engine, Gate, Running, eventually, installed};
-use super::{PACED, TEXT, assert_at_rest, curl, end, hang_up, long_call, metric, seconds};
+use super::{PACED, assert_at_rest, curl, end, hang_up, long_call, metric, seconds_of};
 
+/// What a turn says: no longer than it must be, as a day has ten of them.
+const TURN: &str = "Hello there, some words.";
 /// The files that have the tests of days.
-const SOURCES: [&str; 2] = [include_str!("agents.rs"), include_str!("grpc.rs")];
+const SOURCES: [&str; 3] = [include_str!("agents.rs"), include_str!("armchair.rs"), include_str!("grpc.rs")];
 
 /// The table of `callers.rs`: first its head, then its rows, as cells.
 fn table() -> impl Iterator<Item = Vec<&'static str>> {
@@ -78,7 +80,7 @@ impl Agent {
     /// Begins a turn.
     #[track_caller]
     pub(crate) fn begin(&mut self) {
-        self.0.hears(&format!("say {TEXT}"));
+        self.0.hears(&format!("say {TURN}"));
     }
 
     /// What became of the turn.
@@ -131,7 +133,7 @@ impl Day {
 
     #[track_caller]
     pub(crate) fn of(engine: Engine, gate: Gate, agent: Agent) -> Self {
-        let seconds = seconds(&engine);
+        let seconds = seconds_of(&engine, TURN);
         Self { engine, gate, agent, seconds, lived: BTreeSet::new() }
     }
 
@@ -193,7 +195,7 @@ impl Day {
         self.lived.insert("leaves the queue");
         let before = self.engine.count("/syntheses/total");
         let call = long_call(&self.engine, &self.gate);
-        self.agent.0.hears(&format!("leave {TEXT}"));
+        self.agent.0.hears(&format!("leave {TURN}"));
         eventually("the turn waits", || self.gate.status("waiting") == 1.0);
         self.agent.0.hears("stop");
         let turn = self.agent.end_of_turn();
@@ -227,7 +229,7 @@ impl Day {
         let before = refused();
         let call = long_call(&self.engine, &self.gate);
         let url = format!("http://{}/", self.gate.address);
-        let waiting = Running::start(curl(&url, TEXT, "audio/pcm").args(["--output", "/dev/null"]));
+        let waiting = Running::start(curl(&url, TURN, "audio/pcm").args(["--output", "/dev/null"]));
         eventually("the only place to wait is taken", || self.gate.status("waiting") == 1.0);
         let mut heard = Vec::new();
         for _ in 0..turns {
