@@ -2,29 +2,28 @@
 //! plugin and pipecat's services on every transport that they have, Node's `ws`, grpcio and Rime's SDK. The engine's
 //! own count is the witness. `tests/install` brings the callers.
 //!
-//! What each of them lives through on each transport, a turn heard in full after all of it; a dash is what it does not
-//! have:
+//! What each of them lives through on each transport, and after each of it a turn is heard in full:
 //!
-//! | caller | transport | many turns | interrupted | waits | leaves the queue | refused, then heard | another engine |
-//! |---|---|---|---|---|---|---|---|
-//! | armchair | http | one session | killed | yes | killed | yes | yes |
-//! | armchair | ws3 | a socket each | killed | yes | killed | yes | yes |
-//! | livekit | http | yes | yes | yes | yes | after four tries | yes |
-//! | livekit | ws3 | one socket | at its next turn | yes | at its next turn | after four tries | yes |
-//! | livekit | v1 | one socket | yes | yes | yes | after four tries | yes |
-//! | livekit | v1-json | one socket | yes | yes | yes | after four tries | yes |
-//! | pipecat | http | yes | yes | yes | yes | twice | yes |
-//! | pipecat | ws3 | one socket | yes | yes | yes | twice | yes |
-//! | pipecat | v1 | one socket | yes | yes | yes | twice | yes |
-//! | pipecat | v1-json | one socket | yes | yes | yes | twice | yes |
-//! | node | ws3 | one socket | yes | yes | yes | twice | yes |
-//! | node | ws2 | one socket | yes | yes | yes | twice | yes |
-//! | node | ws-binary | a socket each | yes | yes | yes | twice | yes |
-//! | node | v1 | one socket | yes | yes | yes | twice | yes |
-//! | node | v1-json | one socket | yes | yes | yes | twice | yes |
-//! | grpcio | synthesize | one channel | yes | yes | yes | twice | yes |
-//! | grpcio | streaming | one channel | yes | yes | yes | twice | yes |
-//! | sdk | grpc | one channel | yes | yes | yes | twice | yes |
+//! | caller | transport | many turns | interrupted | waits | leaves the queue | refused, then heard | another engine | engine dies |
+//! |---|---|---|---|---|---|---|---|---|
+//! | armchair | http | one session | killed | yes | killed | yes | yes | yes |
+//! | armchair | ws3 | a socket each | killed | yes | killed | yes | yes | yes |
+//! | livekit | http | yes | yes | yes | yes | after four tries | yes | yes |
+//! | livekit | ws3 | one socket | at its next turn | yes | at its next turn | after four tries | yes | yes |
+//! | livekit | v1 | one socket | yes | yes | yes | after four tries | yes | yes |
+//! | livekit | v1-json | one socket | yes | yes | yes | after four tries | yes | yes |
+//! | pipecat | http | yes | yes | yes | yes | twice | yes | yes |
+//! | pipecat | ws3 | one socket | yes | yes | yes | twice | yes | yes |
+//! | pipecat | v1 | one socket | yes | yes | yes | twice | yes | yes |
+//! | pipecat | v1-json | one socket | yes | yes | yes | twice | yes | yes |
+//! | node | ws3 | one socket | yes | yes | yes | twice | yes | yes |
+//! | node | ws2 | one socket | yes | yes | yes | twice | yes | yes |
+//! | node | ws-binary | a socket each | yes | yes | yes | twice | yes | yes |
+//! | node | v1 | one socket | yes | yes | yes | twice | yes | yes |
+//! | node | v1-json | one socket | yes | yes | yes | twice | yes | yes |
+//! | grpcio | synthesize | one channel | yes | yes | yes | twice | yes | yes |
+//! | grpcio | streaming | one channel | yes | yes | yes | twice | yes | yes |
+//! | sdk | grpc | one channel | yes | yes | yes | twice | yes | yes |
 //!
 //! `day.rs` compares every row with what was lived. armchair 0.4.0 has no mode for v1.
 

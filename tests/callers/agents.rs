@@ -29,7 +29,7 @@ fn livekit(transport: &str, socket: Option<&str>, status: &Value) {
         assert_eq!(turn["errors"].as_array().map(Vec::len), Some(1), "{turn}");
         assert_eq!(turn["status"], *status, "{turn}");
     }
-    day.another_engine(None, |_| {}).ends_as_promised("livekit", transport);
+    day.another_engine(None, |_| {}).an_engine_that_dies(None).ends_as_promised("livekit", transport);
 }
 
 /// pipecat tries each turn once, and reports its error; three silent turns in a row would be the end of the service.
@@ -44,7 +44,7 @@ fn pipecat(transport: &str, socket: Option<&str>, error: &str) {
     for turn in day.refusals(2, 1) {
         assert_eq!(turn["errors"][0], error, "{turn}");
     }
-    day.another_engine(socket, |_| {}).ends_as_promised("pipecat", transport);
+    day.another_engine(socket, |_| {}).an_engine_that_dies(socket).ends_as_promised("pipecat", transport);
 }
 
 /// `ws` does nothing by itself: what it hears is what was said. `door`: where it comes in, if not where HTTP does.
@@ -68,7 +68,7 @@ fn node(transport: &str, socket: &str, door: Option<&str>, refusal: &str) {
     if kept {
         assert_eq!(day.engine.count(&format!("/sockets/{socket}/total")), 1);
     }
-    day.another_engine(None, |_| {}).ends_as_promised("node", transport);
+    day.another_engine(None, |_| {}).an_engine_that_dies(None).ends_as_promised("node", transport);
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn may_be_killed(protocol: &Protocol) {
     end(engine, gate);
 }
 
-/// A session that goes on while the engine goes and another one comes.
+/// A session that goes on when the engine dies in mid-turn and another one comes.
 #[track_caller]
 fn goes_on_with_another_engine(protocol: &Protocol) {
     let engine = Engine::start(PACED);
@@ -131,7 +131,8 @@ fn goes_on_with_another_engine(protocol: &Protocol) {
         session.says(&in_full);
     }
     let address = engine.address;
-    assert_eq!(engine.process.terminate(), Some(0));
+    eventually("a turn is in the engine", || engine.count("/syntheses/running") == 1);
+    engine.process.kill();
     session.says(" status=502 ");
     let engine = Engine::start_on(address, PACED);
     session.says(&in_full);
@@ -148,8 +149,15 @@ fn day(protocol: &Protocol, refused: &str) {
     is_refused_cleanly_above_the_limit(protocol, refused);
     may_be_killed(protocol);
     goes_on_with_another_engine(protocol);
-    let lived =
-        ["many turns", "interrupted", "waits", "leaves the queue", "refused, then heard", "another engine"];
+    let lived = [
+        "many turns",
+        "interrupted",
+        "waits",
+        "leaves the queue",
+        "refused, then heard",
+        "another engine",
+        "engine dies",
+    ];
     assert_lived("armchair", protocol.name, &BTreeSet::from(lived));
 }
 

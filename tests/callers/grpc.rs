@@ -27,7 +27,7 @@ fn lived(mut day: Day, caller: &str, transport: &str) -> [Value; 3] {
         agent.begin();
         down = agent.end_of_turn();
     });
-    day.ends_as_promised(caller, transport);
+    day.an_engine_that_dies(None).ends_as_promised(caller, transport);
     [full, refused, down]
 }
 

@@ -121,6 +121,7 @@ function spoken(socket, contextId, text, interrupt) {
       if (said.audio !== undefined) {
         heard.frames += 1;
         heard.seconds += said.audio.length / (2 * RATE);
+        if (heard.frames === 1) console.log('audio');
         if (interrupt && heard.frames === 1) wire.stop(socket, contextId);
       }
       if (said.error) heard.errors.push(said.error);

@@ -1,8 +1,8 @@
 """What the callers have in common: turns come in on standard input, and what was heard of each goes out.
 
 A line `say TEXT` is a turn that is spoken to its end; `interrupt TEXT` one that its caller stops at the first audio, and
-`leave TEXT` one that it stops at the next line, whatever that says. Each is answered by one line of JSON; the first
-line is `ready`.
+`leave TEXT` one that it stops at the next line, whatever that says. Each is answered by one line of JSON, before which a line
+`audio` tells of its first audio, if there is any; the first line is `ready`.
 """
 
 import asyncio
@@ -32,6 +32,8 @@ class Heard:
     def audio(self, seconds: float) -> None:
         self.frames += 1
         self.seconds += seconds
+        if self.frames == 1:
+            print("audio", flush=True)
         if self._interrupted_by_audio:
             self._interrupted_by_audio.set()
 
