@@ -52,7 +52,9 @@ pub const CALLS_MAX: usize = 10_000;
 pub const ARRIVALS_MAX: usize = 1_000_000;
 
 /// How callers ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// `POST /invocations`, each call on a connection of its own.

@@ -1,134 +1,46 @@
 //! `rime-gate tune`: the four steps of Rime's guide as a machine that can be left alone. Starts the engine, measures it, asks
-//! [`mod@search`] what to try next, writes everything into a [`journal`], and in the end writes down what was found. Decides
-//! nothing about variables or levels.
+//! [`mod@search`] what to try next, writes everything into a [`journal`], and in the end writes down what was found and puts
+//! it in force. Decides nothing about variables or levels.
 
+mod arguments;
 pub mod engine;
 pub mod journal;
 pub mod result;
 pub mod search;
 
-use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
 use http::Uri;
+use http::uri::PathAndQuery;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::bench::statistics::Confidence;
+pub use arguments::TuneArguments;
+
 use crate::bench::{self, Bench, Unit};
+use crate::callers::Protocol;
 use crate::cli::{DONE, NO, WRONG_USE};
-use crate::target::Target;
 use engine::{How, Running, Starter};
 use journal::{Begun, Journal, Try};
 use result::Provenance;
 use search::{Bounds, Found, Need, Outcome, Variables, search};
-
-/// Arguments of `tune`. The engine's command finds DECODER_MAX_BATCH, DECODER_NUM_SESSIONS, GENERATOR_MAX_BATCH and
-/// GENERATOR_GPU_MEMORY_UTILIZATION in its environment.
-#[derive(Clone, Debug, Args)]
-#[command(group(clap::ArgGroup::new("how").required(true).args(["engine_cmd", "apply_cmd"])))]
-pub struct TuneArguments {
-    /// Where the engine is called: http://127.0.0.1:8080
-    #[arg(value_name = "URL")]
-    url: String,
-    /// Starts the engine and stays with it; ended with SIGTERM
-    #[arg(long, value_name = "CMD")]
-    engine_cmd: Option<String>,
-    /// Makes whoever runs the engine restart it with the env file, and ends (Compose, Kubernetes, systemd)
-    #[arg(long, value_name = "CMD")]
-    apply_cmd: Option<String>,
-    /// Answers 2xx once the engine is ready [default: the URL's /readyz]
-    #[arg(long, value_name = "URL")]
-    ready_url: Option<String>,
-    /// Where the variables are written for --apply-cmd, and the result for all
-    #[arg(long, value_name = "FILE")]
-    env_file: Option<PathBuf>,
-    /// The configuration that gets the limit and how it was found
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// What was tried, so that a search that was killed goes on
-    #[arg(long, value_name = "FILE", default_value = "rime-gate-tune.jsonl")]
-    journal: PathBuf,
-    /// What a level has to keep
-    #[arg(long, value_name = "TARGET", default_value = Target::GUIDE)]
-    target: Target,
-    /// DECODER_MAX_BATCH to start from
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
-    decoder_max_batch: u32,
-    /// DECODER_NUM_SESSIONS to start from
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
-    decoder_num_sessions: u32,
-    /// GENERATOR_MAX_BATCH to start from
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
-    generator_max_batch: u32,
-    /// GENERATOR_GPU_MEMORY_UTILIZATION to start from, in hundredths
-    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=100))]
-    utilization_percent: u32,
-    /// Greatest batch to try
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    batch_max: u32,
-    /// Most decoder sessions to try
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
-    sessions_max: u32,
-    /// Longest start of the engine; one that takes longer is taken to be out of memory
-    #[arg(long, value_name = "DUR", default_value = "10m", value_parser = humantime::parse_duration)]
-    start_timeout: Duration,
-    /// Most starts of the engine
-    #[arg(long, value_name = "N", default_value_t = 60)]
-    runs_max: usize,
-    /// Longest search, from this start on
-    #[arg(long, value_name = "DUR", default_value = "8h", value_parser = humantime::parse_duration)]
-    time_max: Duration,
-    /// How certain a level's verdict is
-    #[arg(long, value_name = "SHARE", default_value = "0.95", value_parser = confidence)]
-    confidence: Confidence,
-    /// Most syntheses at one level
-    #[arg(long, value_name = "N", default_value_t = 3_000)]
-    samples_max: u64,
-    /// Greatest level to try
-    #[arg(long, value_name = "N", default_value_t = 1_024)]
-    level_max: u32,
-    /// Between two levels
-    #[arg(long, value_name = "DUR", default_value = "2s", value_parser = humantime::parse_duration)]
-    pause: Duration,
-    /// What is said instead of the built-in texts; may be repeated
-    #[arg(long, value_name = "TEXT")]
-    text: Vec<String>,
-    /// The model to ask for, and to write down
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
-    /// The image, to be written down
-    #[arg(long, value_name = "NAME")]
-    image: Option<String>,
-    /// The GPU, to be written down
-    #[arg(long, value_name = "NAME")]
-    gpu: Option<String>,
-    /// Show the plan and start nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Start and restart the engine without asking
-    #[arg(long)]
-    yes: bool,
-}
-
-fn confidence(text: &str) -> Result<Confidence, String> {
-    let value = text.parse().ok().and_then(Confidence::new);
-    value.ok_or_else(|| "must be at least 0.5 and below 1".to_owned())
-}
 
 /// Why a search ended without a result.
 #[derive(Debug, thiserror::Error)]
 enum TuneError {
     #[error("cannot use {0} as a URL")]
     Url(String),
+    #[error("a gRPC port has no /readyz: say --ready-url")]
+    NoReadyUrl,
     #[error("cannot write or read {path}")]
     File { path: PathBuf, source: io::Error },
     #[error("cannot measure: {0}")]
     Measure(#[from] bench::BenchError),
     #[error("the engine did not start with its own variables: {0}")]
     Start(String),
+    #[error("the engine did not start with what was found: {0:?}")]
+    LastStart(Outcome),
     #[error("{0}; what was tried is in the journal, and the same command goes on")]
     Budget(&'static str),
     #[error("{0}")]
@@ -148,25 +60,30 @@ pub async fn run(arguments: &TuneArguments) -> u8 {
         tuner.show_plan();
         return DONE;
     }
-    if !arguments.yes && !consents(arguments) {
+    if !arguments.consents() {
         eprintln!("nothing was started: say --yes, or agree at a terminal");
         return WRONG_USE;
     }
+    let mut journal = match tuner.editable().and_then(|()| tuner.open()) {
+        Ok(journal) => journal,
+        Err(error) => return complain(&error, NO),
+    };
     let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [Ok(mut terminate), Ok(mut interrupt)] = signals else { return NO };
     let mut running = None;
     let done = tokio::select! {
-        done = tuner.search(&mut running) => done,
+        done = tuner.search(&mut journal, &mut running) => done,
         _ = terminate.recv() => Err(TuneError::Budget("told to stop")),
         _ = interrupt.recv() => Err(TuneError::Budget("told to stop")),
     };
+    // From here on signals are not heard: whoever was told to stop still leaves things as they were.
     if let Some(mut running) = running {
         running.end().await;
     }
     match done {
         Ok(()) => DONE,
         Err(error) => {
-            tuner.restore().await;
+            tuner.restore(&journal.begun).await;
             complain(&error, NO)
         }
     }
@@ -178,19 +95,11 @@ fn complain(error: &TuneError, code: u8) -> u8 {
     code
 }
 
-fn consents(arguments: &TuneArguments) -> bool {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return false;
-    }
-    let command = arguments.engine_cmd.as_ref().or(arguments.apply_cmd.as_ref());
-    eprint!(
-        "`{}` will be run up to {} times. Go on? [y/N] ",
-        command.map_or("", |it| it),
-        arguments.runs_max
-    );
-    let _ = io::stderr().flush();
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+/// A URL that readiness can be asked of.
+fn callable(url: &str) -> Result<Uri, TuneError> {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some())
+        .ok_or_else(|| TuneError::Url(url.to_owned()))
 }
 
 struct Tuner<'a> {
@@ -211,27 +120,21 @@ impl<'a> Tuner<'a> {
         };
         let (batch_max, sessions_max) = (arguments.batch_max, arguments.sessions_max);
         let bounds = Bounds { batch_max, sessions_max, ..Bounds::default() };
-        let ready = arguments
-            .ready_url
-            .clone()
-            .unwrap_or_else(|| format!("{}/readyz", arguments.url.trim_end_matches('/')));
-        let uri: Uri = ready.parse().map_err(|_| TuneError::Url(ready.clone()))?;
-        if uri.scheme_str() != Some("http") || uri.host().is_none() {
-            return Err(TuneError::Url(ready));
-        }
+        let ready = match &arguments.ready_url {
+            Some(url) => callable(url)?,
+            None if arguments.protocol == Protocol::Grpc => return Err(TuneError::NoReadyUrl),
+            None => {
+                let mut parts = callable(&arguments.url)?.into_parts();
+                parts.path_and_query = Some(PathAndQuery::from_static("/readyz"));
+                Uri::from_parts(parts).map_err(|_| TuneError::Url(arguments.url.clone()))?
+            }
+        };
         let how = match (&arguments.engine_cmd, &arguments.apply_cmd) {
             (Some(command), _) => How::Child(command.clone()),
             (_, command) => How::Apply(command.clone().unwrap_or_default()),
         };
-        let env_before = match &arguments.env_file {
-            Some(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Some(text),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(source) => return Err(TuneError::File { path: path.clone(), source }),
-            },
-            None => None,
-        };
-        let starter = Starter { how, ready: uri, start_timeout: arguments.start_timeout, extra: Vec::new() };
+        let env_before = arguments.env_file.as_deref().map(read).transpose()?.flatten();
+        let starter = Starter { how, ready, start_timeout: arguments.start_timeout, extra: Vec::new() };
         Ok(Self { arguments, start, bounds, starter, env_before })
     }
 
@@ -267,6 +170,7 @@ impl<'a> Tuner<'a> {
     fn open(&self) -> Result<Journal, TuneError> {
         let begun = Begun {
             url: self.arguments.url.clone(),
+            protocol: self.arguments.protocol,
             target: self.arguments.target.to_string(),
             start: self.start,
             bounds: self.bounds,
@@ -276,8 +180,7 @@ impl<'a> Tuner<'a> {
         Journal::open(path, begun).map_err(|source| TuneError::File { path: path.clone(), source })
     }
 
-    async fn search(&self, running: &mut Option<Running>) -> Result<(), TuneError> {
-        let mut journal = self.open()?;
+    async fn search(&self, journal: &mut Journal, running: &mut Option<Running>) -> Result<(), TuneError> {
         if let Some(group) = journal.engine {
             engine::end_left_behind(group).await;
         }
@@ -289,20 +192,20 @@ impl<'a> Tuner<'a> {
             let tries: Vec<_> =
                 journal.tries.iter().map(|one| (one.variables, one.outcome.clone())).collect();
             match search(self.start, &self.bounds, &tries) {
-                Ok(found) => return self.finish(&journal, &found),
+                Ok(found) => return self.finish(journal, &found, running).await,
                 Err(Need { variables, why }) => {
                     if journal.tries.len() >= self.arguments.runs_max {
-                        self.keep_best(&journal);
+                        self.keep_best(journal);
                         return Err(TuneError::Budget("the budget of starts is used up"));
                     }
                     if Instant::now() >= deadline {
-                        self.keep_best(&journal);
+                        self.keep_best(journal);
                         return Err(TuneError::Budget("the budget of time is used up"));
                     }
                     eprintln!("{:>3}  {variables}  ({why})", journal.tries.len() + 1);
-                    let one = self.attempt(variables, why, &mut journal, running).await?;
+                    let one = self.attempt(variables, why, journal, running).await?;
                     eprintln!("     {}", told(&one));
-                    self.note(&mut journal, one)?;
+                    self.note(journal, one)?;
                 }
             }
         }
@@ -328,21 +231,12 @@ impl<'a> Tuner<'a> {
     ) -> Result<Try, TuneError> {
         let began = Instant::now();
         if let (How::Apply(_), Some(path)) = (&self.starter.how, &self.arguments.env_file) {
-            self.write(path, &result::env_file(self.env_before.as_deref().unwrap_or_default(), &variables))?;
+            write(path, &result::env_file(journal.env_file_before(), &variables))?;
         }
-        let mut one = Try {
-            variables,
-            why,
-            outcome: Outcome::Level(0),
-            ttfb_p99_seconds: None,
-            rtf_p99: None,
-            samples: 0,
-            seconds: 0.0,
-        };
+        let mut one = Try::new(variables, why);
         let mut noted = Ok(());
-        match self.starter.start(&variables, &mut |group| noted = journal.started(group)).await {
-            Ok(engine) => {
-                *running = Some(engine);
+        match self.starter.start(&variables, running, &mut |group| noted = journal.started(group)).await {
+            Ok(()) => {
                 self.measure(&mut one).await?;
                 if let Some(mut engine) = running.take() {
                     engine.end().await;
@@ -358,6 +252,7 @@ impl<'a> Tuner<'a> {
     async fn measure(&self, one: &mut Try) -> Result<(), TuneError> {
         let arguments = self.arguments;
         let mut bench = Bench::at(&arguments.url).await?;
+        bench.protocol = arguments.protocol;
         bench.pause = arguments.pause;
         bench.quest.target = arguments.target;
         bench.quest.confidence = arguments.confidence;
@@ -379,11 +274,13 @@ impl<'a> Tuner<'a> {
         Ok(())
     }
 
-    fn write(&self, path: &std::path::Path, text: &str) -> Result<(), TuneError> {
-        result::replace(path, text).map_err(|source| TuneError::File { path: path.to_owned(), source })
-    }
-
-    fn finish(&self, journal: &Journal, found: &Found) -> Result<(), TuneError> {
+    /// Writes down what was found and puts it in force.
+    async fn finish(
+        &self,
+        journal: &Journal,
+        found: &Found,
+        running: &mut Option<Running>,
+    ) -> Result<(), TuneError> {
         table(journal);
         println!("{}", found.why);
         let Some((variables, level)) = found.best.filter(|(_, level)| *level > 0) else {
@@ -392,25 +289,43 @@ impl<'a> Tuner<'a> {
             ));
         };
         println!("best: {variables}: concurrency_max = {level}");
+        let configuration = match journal.known(&variables) {
+            Some(one) => self.configuration(one, level)?,
+            None => None,
+        };
         if let Some(path) = &self.arguments.env_file {
-            let before = journal.begun.env_file_before.as_deref().unwrap_or_default();
-            self.write(path, &result::env_file(before, &variables))?;
+            write(path, &result::env_file(journal.env_file_before(), &variables))?;
             println!("wrote {}", path.display());
         }
-        let (Some(path), Some(one)) = (&self.arguments.config, journal.known(&variables)) else {
-            return Ok(());
-        };
-        let before = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(TuneError::File { path: path.clone(), source }),
-        };
-        let provenance = self.provenance(one, level);
-        let after = result::proxy_toml(&before, &provenance)
-            .map_err(|why| TuneError::Result(format!("cannot edit {}: {why}", path.display())))?;
-        self.write(path, &after)?;
-        println!("wrote {}", path.display());
+        if let How::Apply(command) = &self.starter.how {
+            eprintln!("     a last time: {command}");
+            let started = self.starter.start(&variables, running, &mut |_| {}).await;
+            started.map_err(TuneError::LastStart)?;
+            println!("the engine runs with it");
+        }
+        if let Some((path, text)) = configuration {
+            write(path, &text)?;
+            println!("wrote {}", path.display());
+        }
+        if let How::Child(command) = &self.starter.how {
+            println!("no engine runs now; this starts it as it was measured:");
+            println!("  {}", result::command_line(&variables, command));
+        }
         Ok(())
+    }
+
+    /// Whether the configuration can be edited: to be known before the search, not after hours of it.
+    fn editable(&self) -> Result<(), TuneError> {
+        self.configuration(&Try::new(self.start, String::new()), 1).map(drop)
+    }
+
+    /// The configuration as it is to be.
+    fn configuration(&self, one: &Try, level: u32) -> Result<Option<(&Path, String)>, TuneError> {
+        let Some(path) = &self.arguments.config else { return Ok(None) };
+        let before = read(path)?.unwrap_or_default();
+        let after = result::proxy_toml(&before, &self.provenance(one, level))
+            .map_err(|why| TuneError::Result(format!("cannot edit {}: {why}", path.display())))?;
+        Ok(Some((path, after)))
     }
 
     fn provenance(&self, one: &Try, level: u32) -> Provenance {
@@ -440,23 +355,40 @@ impl<'a> Tuner<'a> {
     }
 
     /// After a failure: the env file as it was, and whoever runs the engine is told to run it so.
-    async fn restore(&self) {
-        let (How::Apply(_), Some(path)) = (&self.starter.how, &self.arguments.env_file) else { return };
-        let before = self.open().ok().and_then(|journal| journal.begun.env_file_before);
-        let restored = match &before {
-            Some(text) => self.write(path, text),
-            None => {
-                std::fs::remove_file(path).map_err(|source| TuneError::File { path: path.clone(), source })
+    async fn restore(&self, begun: &Begun) {
+        if let Some(path) = &self.arguments.env_file {
+            let restored = match (read(path), &begun.env_file_before) {
+                (Ok(now), before) if now == *before => Ok(()),
+                (_, Some(before)) => write(path, before),
+                (_, None) => std::fs::remove_file(path)
+                    .map_err(|source| TuneError::File { path: path.clone(), source }),
+            };
+            match restored {
+                Ok(()) => eprintln!("{} is as it was", path.display()),
+                Err(error) => drop(complain(&error, NO)),
             }
-        };
-        match restored {
-            Ok(()) => eprintln!("{} is as it was", path.display()),
-            Err(error) => drop(complain(&error, NO)),
         }
-        if let Err(outcome) = self.starter.start(&self.start, &mut |_| {}).await {
-            eprintln!("the engine could not be brought back: {outcome:?}");
+        let How::Apply(command) = &self.starter.how else { return };
+        eprintln!("     as it was: {command}");
+        let before = result::variables_in(begun.env_file_before.as_deref().unwrap_or_default(), self.start);
+        match self.starter.start(&before, &mut None, &mut |_| {}).await {
+            Ok(()) => eprintln!("the engine runs as it did"),
+            Err(outcome) => eprintln!("the engine could not be brought back: {outcome:?}"),
         }
     }
+}
+
+/// A file's text; nothing where there is no file.
+fn read(path: &Path) -> Result<Option<String>, TuneError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TuneError::File { path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TuneError> {
+    result::replace(path, text).map_err(|source| TuneError::File { path: path.to_owned(), source })
 }
 
 /// What came of a try, in a few words.

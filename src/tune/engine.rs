@@ -110,50 +110,58 @@ pub fn out_of_memory(line: &str) -> Option<Short> {
 }
 
 impl Starter {
-    /// Starts the engine with these variables and waits until it is ready. `started` hears of its process group.
+    /// Starts the engine with these variables and waits until it is ready. `running` holds it from its first moment on, so that
+    /// it can be ended whenever this is dropped. `started` hears of its process group.
     ///
     /// # Errors
     /// What came of a start that failed; nothing of it runs any more.
+    ///
+    /// # Cancel safety
+    /// What was begun is in `running`.
     pub async fn start(
         &self,
         variables: &Variables,
+        running: &mut Option<Running>,
         started: &mut dyn FnMut(i32),
-    ) -> Result<Running, Outcome> {
+    ) -> Result<(), Outcome> {
         let deadline = Instant::now() + self.start_timeout;
-        if matches!(self.how, How::Child(_))
-            && matches!(timeout(ANSWER_TIMEOUT, is_ready(&self.ready)).await, Ok(Ok(true)))
-        {
+        let is_child = matches!(self.how, How::Child(_));
+        if is_child && matches!(timeout(ANSWER_TIMEOUT, is_ready(&self.ready)).await, Ok(Ok(true))) {
             return Err(Outcome::Failed(format!("something else answers at {} already", self.ready)));
         }
-        let failed = |error: io::Error| Outcome::Failed(error.to_string());
         let seen = Seen::default();
-        let mut child = self.spawn(variables, &seen).map_err(failed)?;
+        let child = self.spawn(variables, &seen).map_err(|error| Outcome::Failed(error.to_string()))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok());
-        if let How::Apply(_) = self.how {
-            let done = timeout(self.start_timeout, child.wait()).await;
-            match done {
-                Ok(Ok(status)) if status.success() => {}
-                Ok(Ok(status)) => return Err(gone(status, &seen)),
-                Ok(Err(error)) => return Err(failed(error)),
-                Err(_) => {
-                    end_group(group, &mut child).await;
-                    return Err(Outcome::Failed("the apply command did not end in time".to_owned()));
-                }
-            }
-            let mut running = Running { child: None, group: None };
-            self.until_ready(&mut running, deadline, &seen).await?;
-            return Ok(running);
-        }
-        if let Some(group) = group {
+        let begun = running.insert(Running { child: Some(child), group });
+        if let (true, Some(group)) = (is_child, group) {
             started(group);
         }
-        let mut running = Running { child: Some(child), group };
-        match self.until_ready(&mut running, deadline, &seen).await {
-            Ok(()) => Ok(running),
-            Err(outcome) => {
-                running.end().await;
-                Err(outcome)
-            }
+        let mut came = Ok(());
+        if !is_child {
+            came = self.applied(begun, &seen).await;
+        }
+        if came.is_ok() {
+            came = self.until_ready(begun, deadline, &seen).await;
+        }
+        if came.is_err()
+            && let Some(mut failed) = running.take()
+        {
+            failed.end().await;
+        }
+        came
+    }
+
+    /// Waits until the command has ended. What it has started by then is not ours to end.
+    async fn applied(&self, running: &mut Running, seen: &Seen) -> Result<(), Outcome> {
+        let Some(child) = running.child.as_mut() else { return Ok(()) };
+        let Ok(ended) = timeout(self.start_timeout, child.wait()).await else {
+            return Err(Outcome::Failed("the apply command did not end in time".to_owned()));
+        };
+        running.child = None;
+        match ended {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(gone(status, seen)),
+            Err(error) => Err(Outcome::Failed(error.to_string())),
         }
     }
 
@@ -313,7 +321,7 @@ mod tests {
             generator_max_batch: 32,
             utilization_percent: 80,
         };
-        starter(command).start(&variables, &mut |_| {}).await.unwrap_err()
+        starter(command).start(&variables, &mut None, &mut |_| {}).await.unwrap_err()
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::callers::Protocol;
+
 use super::search::{Bounds, Outcome, Variables};
 
 /// What a search was begun with. A journal of another one is not gone on with.
@@ -13,6 +15,9 @@ use super::search::{Bounds, Outcome, Variables};
 pub struct Begun {
     /// Where the engine is called.
     pub url: String,
+    /// On which protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// What a level has to keep.
     pub target: String,
     /// The variables of the start.
@@ -40,6 +45,15 @@ pub struct Try {
     pub samples: u64,
     /// How long start and measuring took.
     pub seconds: f64,
+}
+
+impl Try {
+    /// One of which nothing came yet.
+    #[must_use]
+    pub const fn new(variables: Variables, why: String) -> Self {
+        let outcome = Outcome::Level(0);
+        Self { variables, why, outcome, ttfb_p99_seconds: None, rtf_p99: None, samples: 0, seconds: 0.0 }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,8 +103,7 @@ impl Journal {
         let same =
             |before: &Begun| Begun { env_file_before: begun.env_file_before.clone(), ..before.clone() };
         if before.as_ref().is_some_and(|before| same(before) != begun) {
-            let why =
-                "it is the journal of another search (URL, target, variables or bounds differ): move it away";
+            let why = "it is the journal of another search (URL, protocol, target, variables or bounds differ): move it away";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -112,6 +125,12 @@ impl Journal {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the env file held before the search.
+    #[must_use]
+    pub fn env_file_before(&self) -> &str {
+        self.begun.env_file_before.as_deref().unwrap_or_default()
     }
 
     /// Notes the engine that was started.

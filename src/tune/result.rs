@@ -54,6 +54,37 @@ pub fn env_file(before: &str, variables: &Variables) -> String {
     text
 }
 
+/// The variables that an env file sets; where it sets none, `otherwise`.
+#[must_use]
+pub fn variables_in(text: &str, otherwise: Variables) -> Variables {
+    let set = |name: &str| {
+        let mut values =
+            text.lines().filter_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='));
+        values.next_back().map(|value| value.trim().trim_matches(['"', '\'']))
+    };
+    let count = |name, otherwise| set(name).and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+    let share = set("GENERATOR_GPU_MEMORY_UTILIZATION").and_then(|value| value.parse::<f64>().ok());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of one, in hundredths"
+    )]
+    let utilization_percent = share.map(|share| (share.clamp(0.0, 1.0) * 100.0).round() as u32);
+    Variables {
+        decoder_max_batch: count("DECODER_MAX_BATCH", otherwise.decoder_max_batch),
+        decoder_num_sessions: count("DECODER_NUM_SESSIONS", otherwise.decoder_num_sessions),
+        generator_max_batch: count("GENERATOR_MAX_BATCH", otherwise.generator_max_batch),
+        utilization_percent: utilization_percent.unwrap_or(otherwise.utilization_percent),
+    }
+}
+
+/// One line for a shell that runs `command` with these variables in its environment.
+#[must_use]
+pub fn command_line(variables: &Variables, command: &str) -> String {
+    let set = variables.environment().map(|(name, value)| format!("{name}={value}")).join(" ");
+    format!("env {set} sh -c '{}'", command.replace('\'', r"'\''"))
+}
+
 /// `text`, a `proxy.toml`, with the limit and its provenance in the first engine's table.
 ///
 /// # Errors
@@ -176,5 +207,27 @@ mod tests {
                         GENERATOR_MAX_BATCH=48\nGENERATOR_GPU_MEMORY_UTILIZATION=0.70\n";
         assert_eq!(after, expected);
         assert_eq!(env_file(&after, &found().variables), expected);
+    }
+
+    #[test]
+    fn what_an_env_file_sets_is_read_back_and_what_it_does_not_is_left() {
+        let variables = found().variables;
+        assert_eq!(
+            variables_in(
+                &env_file("LICENSE=x\n", &variables),
+                Variables { decoder_max_batch: 1, ..variables }
+            ),
+            variables
+        );
+        let before =
+            "GENERATOR_MAX_BATCH=\"64\"\n# DECODER_MAX_BATCH=9\nGENERATOR_GPU_MEMORY_UTILIZATION=0.7\n";
+        assert_eq!(variables_in(before, variables), Variables { generator_max_batch: 64, ..variables });
+    }
+
+    #[test]
+    fn a_command_line_says_to_a_shell_what_was_run() {
+        let line = command_line(&found().variables, "echo \"it's $GENERATOR_MAX_BATCH\"; true");
+        let said = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "it's 48\n", "{line}");
     }
 }
