@@ -108,12 +108,12 @@ fn the_reference_gpu_is_at_its_optimum_and_stays_there() {
 
 #[test]
 fn a_smaller_gpu_that_runs_out_of_memory_on_the_defaults_comes_to_its_optimum() {
-    reaches_the_optimum("small-24", 45);
+    reaches_the_optimum("small-24", 32);
 }
 
 #[test]
 fn an_engine_limited_by_its_decoder_sessions_comes_to_its_optimum() {
-    reaches_the_optimum("few-sessions", 20);
+    reaches_the_optimum("few-sessions", 16);
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! The guide's four steps, as rules:
 //!
 //! 1. *Memory.* Where the engine runs out of it at start, `GENERATOR_GPU_MEMORY_UTILIZATION` is lowered; where it is the
-//!    generator that complains of too little, it is raised; between the two it is bisected. Batches that fit at none of
-//!    its values are too large.
+//!    generator that complains of too little, it is raised; between the two it is bisected, down to two hundredths: what fits
+//!    at one value alone is no way to run an engine. Batches that fit at none of them are too large.
 //! 2. *Batches.* While the level found rises, `DECODER_MAX_BATCH` and `GENERATOR_MAX_BATCH` rise together by half; a step too far
-//!    is bisected.
-//! 3. *Sessions.* `DECODER_NUM_SESSIONS` is doubled, raised by half, by one, lowered by one, halved, for as long as the level rises.
+//!    is bisected. Batches with room to spare at the level found are not what holds it, and are left.
+//! 3. *Sessions.* `DECODER_NUM_SESSIONS` is doubled, raised by half, by one, lowered by one, halved, for as long as the level rises;
+//!    not halved where one less is worse already.
 //! 4. Steps 2 and 3 are repeated until neither raises the level: it has converged.
 
 use std::fmt;
@@ -52,6 +53,9 @@ impl fmt::Display for Variables {
         )
     }
 }
+
+/// Between two shares of memory that are told apart, in hundredths.
+const SHARE_STEP: u32 = 2;
 
 /// How far the search may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +148,13 @@ pub fn search(start: Variables, bounds: &Bounds, tries: &[(Variables, Outcome)])
 
 type Place = (Variables, u32);
 
+/// Whether the batches may be what holds the level: they are full at it, by its uncertainty of an eighth.
+fn is_tight(variables: &Variables, level: u32) -> bool {
+    let decoders = variables.decoder_max_batch.saturating_mul(variables.decoder_num_sessions);
+    let level = level + level / 8;
+    level >= variables.generator_max_batch || level >= decoders
+}
+
 struct Hill<'a> {
     bounds: &'a Bounds,
     tries: &'a [(Variables, Outcome)],
@@ -179,7 +190,7 @@ impl Hill<'_> {
         let (least, greatest) = self.bounds.utilization_percent;
         // Shares that are known to be too small for the generator, and too great for the rest.
         let (mut low, mut high) = self.shares(&variables);
-        if high <= low + 1 {
+        if high <= low + SHARE_STEP {
             return Ok(None);
         }
         if variables.utilization_percent <= low || variables.utilization_percent >= high {
@@ -194,7 +205,7 @@ impl Hill<'_> {
                 Outcome::OutOfMemory(Short::Rest) => high = high.min(at),
                 Outcome::Failed(_) => return Ok(None),
             }
-            if high <= low + 1 {
+            if high <= low + SHARE_STEP {
                 return Ok(None);
             }
             let (lowered, raised) = (low < least, high > greatest);
@@ -223,16 +234,18 @@ impl Hill<'_> {
     }
 
     /// Shares that are too small, and too great, by what is known of engines that ask for no more: where the generator
-    /// of a smaller batch found too little, that of a larger one will; likewise for the rest.
+    /// of a smaller batch found too little, that of a larger one will, and that of a larger one needs no more than as much
+    /// for each row; likewise for the rest.
     fn shares(&self, variables: &Variables) -> (u32, u32) {
         let (least, greatest) = self.bounds.utilization_percent;
         let (mut low, mut high) = (least.saturating_sub(1), greatest + 1);
         for (tried, outcome) in self.tries {
-            let smaller = tried.generator_max_batch <= variables.generator_max_batch;
+            let rows = tried.generator_max_batch.min(variables.generator_max_batch);
+            let too_small = tried.utilization_percent * rows / tried.generator_max_batch;
             let fewer = tried.decoder_max_batch <= variables.decoder_max_batch
                 && tried.decoder_num_sessions <= variables.decoder_num_sessions;
             match outcome {
-                Outcome::OutOfMemory(Short::Generator) if smaller => low = low.max(tried.utilization_percent),
+                Outcome::OutOfMemory(Short::Generator) => low = low.max(too_small),
                 Outcome::OutOfMemory(Short::Rest) if fewer => high = high.min(tried.utilization_percent),
                 _ => {}
             }
@@ -244,6 +257,9 @@ impl Hill<'_> {
     fn batches(&self, mut best: Place) -> Result<(Place, bool), Need> {
         loop {
             let (variables, level) = best;
+            if !is_tight(&variables, level) {
+                return Ok((best, false));
+            }
             let batch = variables.generator_max_batch;
             let mut above = (batch + batch.div_ceil(2)).min(self.bounds.batch_max);
             let mut why = format!("{level} in flight kept the target: raise both batches");
@@ -301,9 +317,13 @@ impl Hill<'_> {
                     let smaller = Variables { decoder_max_batch: rows, ..candidate };
                     found = self.settle(smaller, "they do not fit: smaller decoder batches")?;
                 }
-                if let Some(found) = found.filter(|found| found.1 > level) {
-                    best = found;
-                    continue 'again;
+                match found {
+                    Some(found) if found.1 > level => {
+                        best = found;
+                        continue 'again;
+                    }
+                    Some(found) if sessions < now && found.1 < level => break,
+                    _ => {}
                 }
             }
             return Ok(best);
