@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::day::assert_lived;
-use super::running::{Engine, Gate, Running, eventually, installed, output};
+use super::running::{Engine, Gate, Running, eventually, installed, output, program};
 use super::{PACED, TEXT, assert_at_rest, curl, end, metric, seconds};
 
 /// What takes no time to speak, as armchair waits for the end of the audio.
@@ -35,23 +35,35 @@ struct Summary {
     lines: String,
 }
 
-/// As many sessions at once, each of so many requests.
-fn command(protocol: &Protocol, gate: &Gate, sessions: u32, requests: u32, text: &str) -> Command {
+/// As many sessions that live `like` this.
+fn sessions(protocol: &Protocol, gate: &Gate, sessions: u32, text: &str, like: &[&str]) -> Command {
     let mut command = Command::new(installed("bin/armchair"));
     command
         .args(["--url", &(protocol.url)(gate), "--token", "none", "--text", text])
-        .args(protocol.arguments);
-    command.args(["--session-rate", "1000", "--requests-per-session", &requests.to_string()]);
-    // Between two requests of a session, after the end of the audio.
-    command.args(["--intra-session-delay-mu", "50ms", "--intra-session-delay-sigma", "0s"]);
-    command.args(["--concurrency", &sessions.to_string()]);
+        .args(protocol.arguments)
+        .args(["--concurrency", &sessions.to_string()])
+        .args(like);
     command
+}
+
+/// As many sessions at once, each of so many requests.
+fn command(protocol: &Protocol, gate: &Gate, callers: u32, requests: u32, text: &str) -> Command {
+    let requests = requests.to_string();
+    let like = ["--session-rate", "1000", "--requests-per-session", &requests];
+    // Between two requests of a session, after the end of the audio.
+    let pause = ["--intra-session-delay-mu", "50ms", "--intra-session-delay-sigma", "0s"];
+    sessions(protocol, gate, callers, text, &[&like[..], &pause].concat())
 }
 
 /// As many simultaneous requests.
 #[track_caller]
 fn armchair(protocol: &Protocol, gate: &Gate, callers: u32) -> Summary {
-    let output = output(&mut command(protocol, gate, callers, 1, TEXT));
+    summary(&mut command(protocol, gate, callers, 1, TEXT))
+}
+
+#[track_caller]
+fn summary(command: &mut Command) -> Summary {
+    let output = output(command);
     let lines = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{lines}");
     // "total: 4 success: 4 (100.0%)"
@@ -170,4 +182,51 @@ fn armchair_on_http_is_heard_after_all_that_a_day_brings() {
 fn armchair_on_ws3_is_heard_after_all_that_a_day_brings() {
     // The upgrade is accepted; what is refused is the synthesis.
     day(&WS3, "audio=0.00s");
+}
+
+#[test]
+fn armchairs_sessions_read_as_a_number_in_flight_where_the_gate_observes() {
+    const SESSIONS: u32 = 12;
+    let engine = Engine::start(PACED);
+    let gate = Gate::start(&engine, &["--concurrency-max", "1", "--set", "admission.when_full=observe"]);
+    // They think 2 s, not 10, and speak some words, not a paragraph.
+    let like = ["--session-rate", "3", "--requests-per-session", "3", "--intra-session-delay-mu", "2s"];
+    let like =
+        [&like[..], &["--intra-session-delay-sigma", "1s", "--intra-session-delay-max", "4s"]].concat();
+    let summary = summary(&mut sessions(&HTTP, &gate, SESSIONS, TEXT, &like));
+    assert_eq!((summary.total, summary.success), (3 * SESSIONS, 3 * SESSIONS), "{}", summary.lines);
+    assert_at_rest(&engine, &gate);
+
+    let admin = gate.admin.to_string();
+    let status = output(program().args(["status", "--json", "--admin-address", &admin])).stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    // The last five minutes: all of it.
+    let window = &status["in_flight"][1];
+    let [peak, p99] = ["peak", "p99"].map(|name| window[name].as_u64().unwrap());
+    let in_engine = engine.count("/syntheses/peak");
+    println!("{SESSIONS} sessions: {window}, {in_engine} at most in the engine");
+    // The gate lets one go a moment after the engine has.
+    assert!((in_engine..=in_engine + 1).contains(&peak), "{window}, {in_engine} in the engine");
+    assert!(p99 <= peak && peak < u64::from(SESSIONS) && p99 >= 2, "{window}");
+    // armchair's own clock says for how long it waited for answers, in all.
+    let elapsed = summary.lines.split_whitespace().filter_map(|word| word.strip_prefix("elapsed="));
+    let elapsed: f64 = elapsed.map(seconds_of).sum();
+    let [mean, busy] = ["mean", "busy_seconds"].map(|name| window[name].as_f64().unwrap());
+    assert!((0.9..1.05).contains(&(mean * busy / elapsed)), "{window}: {elapsed} s in armchair");
+
+    let said =
+        String::from_utf8(output(program().args(["status", "--admin-address", &admin])).stdout).unwrap();
+    let line = format!(
+        "last 5m: peak {peak}, p99 of the time {p99}, mean {mean:.1} in flight: concurrency_max = {p99}\n"
+    );
+    assert!(said.contains(&line) && said.contains("observing: everybody is let in"), "no {line} in {said}");
+    end(engine, gate);
+}
+
+/// As armchair writes them: "1.14s", "541ms".
+fn seconds_of(time: &str) -> f64 {
+    match time.strip_suffix("ms") {
+        Some(time) => time.parse::<f64>().unwrap() / 1_000.0,
+        None => time.strip_suffix('s').unwrap().parse().unwrap(),
+    }
 }
