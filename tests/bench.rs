@@ -117,6 +117,28 @@ fn a_search_ends_in_a_number_a_file_and_a_page_that_a_browser_shows_without_a_ne
     shows(&path("page.html"), &format!("Limit: {limit} in flight. Bound by rtf."), levels.len());
 }
 
+#[test]
+fn a_search_over_sessions_ends_at_the_greatest_that_may_be_tried_where_all_keep_the_target() {
+    let engine = running::Engine::start(&["--profile", "test-fast"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // What is said is played, too.
+    std::fs::write(path("texts"), "Hi.\n").unwrap();
+    let url = format!("http://{}", engine.address);
+    let (texts, json) = (path("texts"), path("json"));
+    let mut arguments =
+        vec![&url[..], "--sessions", "auto", "--level-max", "6", "--texts", &texts, "--json", &json];
+    arguments.extend(["--target", "success:0.9", "--confidence", "0.8", "--pause", "50ms"]);
+    arguments.extend(["--think-mean", "20ms", "--think-deviation", "10ms", "--think-max", "40ms"]);
+    let output = bench(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("=== MAXIMUM SESSIONS FOUND: 6 ==="), "{}", said(&output));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!((&report["load"], &report["max_concurrency"]), (&"sessions".into(), &6.into()), "{report}");
+    // They listen most of the time.
+    assert!(engine.count("/syntheses/peak") <= 6);
+}
+
 /// A real browser makes of the page what it is meant to be.
 fn shows(page: &str, verdict: &str, levels: usize) {
     let source = std::fs::read_to_string(page).unwrap();

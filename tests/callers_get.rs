@@ -11,19 +11,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+mod before;
+
 use std::num::NonZeroU32;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rime_gate::callers::{Callers, Load, Protocol, SENTENCES, Tally};
-use rime_gate::config::{Config, EngineUrl};
-use rime_gate::demo::capacity_per_second;
-use rime_gate::gate::Gate;
-use rime_gate::sim::{self, Profile, Settings};
-use rime_gate::target::Target;
-use tempfile::NamedTempFile;
+use before::{Before, Row, Scene, haproxy_is_installed};
+use rime_gate::callers::{Protocol, SENTENCES};
 
 const LIMIT: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const SEED: u64 = 20;
@@ -32,33 +26,6 @@ const BOUNDS: [(f64, f64); 3] = [(1.0, 0.93), (1.5, 0.95), (3.0, 0.95)];
 /// What says how much a queue can smooth out: [`SENTENCES`] hold a slot for about 1.5 s. The longer that is, the fewer
 /// slots come free in the time a caller can wait, and the more of a load of 1 is lost to chance, whoever decides.
 const TEXTS: &[&str] = &SENTENCES;
-/// Callers with a socket each, where the protocol has one.
-const AGENTS: usize = 120;
-/// The engine fills before anybody is counted.
-const WARM_UP: Duration = Duration::from_secs(5);
-/// Whoever has heard nothing long after the target is not good, however long it waits.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Before {
-    Gate,
-    Nothing,
-    /// A queue bounded to so many milliseconds.
-    Haproxy(u32),
-}
-
-/// What came of one load.
-struct Row {
-    before: Before,
-    load: f64,
-    /// Of capacity.
-    share: f64,
-    peak: u64,
-    tally: Tally,
-    /// What the gate itself counted.
-    notes: String,
-}
-
 #[test]
 fn an_untuned_gate_keeps_an_overloaded_engine_as_useful_as_it_can_be() {
     let seconds = std::env::var("RIME_GATE_TEST_SECONDS").ok().map_or(60, |value| value.parse().unwrap());
@@ -69,8 +36,7 @@ fn an_untuned_gate_keeps_an_overloaded_engine_as_useful_as_it_can_be() {
         let gated = runtime.block_on(measure(Before::Gate, protocol, seconds));
         if std::env::var_os("RIME_GATE_TEST_PEERS").is_some() {
             for peer in [Before::Haproxy(1_000), Before::Haproxy(700), Before::Nothing] {
-                let installed = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
-                if peer == Before::Nothing || installed {
+                if peer == Before::Nothing || haproxy_is_installed() {
                     runtime.block_on(measure(peer, protocol, seconds));
                 }
             }
@@ -89,59 +55,24 @@ fn an_untuned_gate_keeps_an_overloaded_engine_as_useful_as_it_can_be() {
 
 /// All three loads at the same time, each with an engine of its own; printed row by row.
 async fn measure(before: Before, protocol: Protocol, seconds: Duration) -> Vec<Row> {
-    let [one, half, three] = BOUNDS.map(|(load, _)| row(before, protocol, load, seconds));
-    let (one, half, three) = tokio::join!(one, half, three);
+    let scene = Scene {
+        profile: "edge-20",
+        limit: LIMIT,
+        protocol,
+        load: 1.0,
+        warm_up: Duration::from_secs(5),
+        seconds,
+        texts: TEXTS,
+        seed: SEED,
+    };
+    let [one, half, three] = BOUNDS.map(|(load, _)| Scene { load, ..scene });
+    let (one, half, three) = tokio::join!(one.measure(before), half.measure(before), three.measure(before));
     let rows = vec![one, half, three];
     for row in &rows {
-        println!("{}", line(row));
+        println!("{row}");
         print!("{}", row.notes);
     }
     rows
-}
-
-async fn row(before: Before, protocol: Protocol, load: f64, seconds: Duration) -> Row {
-    let profile = Profile::named("edge-20").unwrap();
-    let capacity = capacity_per_second(&profile, profile.variables, LIMIT.get(), TEXTS, SEED);
-    let engine = sim::start(Settings { profile, seed: SEED, ..Settings::default() }).await.unwrap();
-    let gate = (before == Before::Gate).then(|| gate(engine.address()));
-    let haproxy = match before {
-        Before::Haproxy(queue_ms) => Some(Haproxy::start(engine.address(), queue_ms).await),
-        _ => None,
-    };
-    let through = gate.as_ref().map(|gate| gate.addresses()[0]);
-    let through = through.or(haproxy.as_ref().map(|haproxy| haproxy.address));
-    let callers = Callers::new(Load {
-        address: through.unwrap_or(engine.address()),
-        protocol,
-        agents: AGENTS,
-        rate: capacity * load,
-        warm_up: WARM_UP,
-        duration: seconds,
-        patience: PATIENCE,
-        seed: SEED,
-        target: Target::default(),
-        texts: TEXTS,
-    });
-    let tally = callers.run().await;
-    let peak = engine.counts().syntheses.peak;
-    let notes = gate.as_ref().map_or(String::new(), |gate| notes(&gate.control().metrics()));
-    if let Some(gate) = gate {
-        gate.drain().await;
-    }
-    engine.kill().await;
-    let could = capacity * seconds.as_secs_f64();
-    Row { before, load, share: number(tally.good) / could, peak, tally, notes }
-}
-
-fn gate(engine: SocketAddr) -> Gate {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config::default();
-    config.listeners[0].address = anywhere;
-    config.admin.address = anywhere;
-    config.metrics.address = anywhere;
-    config.engine.http = EngineUrl::parse(&format!("http://{engine}")).unwrap();
-    config.engine.concurrency_max = LIMIT;
-    Gate::start(config).unwrap()
 }
 
 /// The protocols that are measured, one after the other.
@@ -149,80 +80,5 @@ fn protocols() -> Vec<Protocol> {
     match std::env::var("RIME_GATE_TEST_PROTOCOL") {
         Ok(name) => vec![clap::ValueEnum::from_str(&name, false).unwrap()],
         Err(_) => vec![Protocol::Http, Protocol::V1],
-    }
-}
-
-/// The gate's own account of waits and refusals.
-fn notes(metrics: &str) -> String {
-    let told = ["rime_gate_refusals_total", "rime_gate_queue_wait_seconds", "rime_gate_window_"];
-    let lines = metrics.lines().filter(|line| told.iter().any(|name| line.starts_with(name)));
-    lines.filter(|line| !line.ends_with(" 0")).fold(String::new(), |mut notes, line| {
-        writeln!(notes, "    {line}").unwrap();
-        notes
-    })
-}
-
-fn line(row: &Row) -> String {
-    let tally = &row.tally;
-    let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-    format!(
-        "{:14} {:3.1}x  {:.3}  offered {:4} good {:4} missed {:4} refused {:4} failed {:3} unfinished {:4} \
-         underrun {:4}  TTFB p50 {} p99 {}  RTF p99 {}  peak {}",
-        format!("{:?}", row.before),
-        row.load,
-        row.share,
-        tally.offered,
-        tally.good,
-        tally.missed,
-        tally.refused,
-        tally.failed,
-        tally.unfinished(),
-        tally.underrun,
-        figure(tally.ttfb_seconds(50.0)),
-        figure(tally.ttfb_seconds(99.0)),
-        figure(tally.rtf(99.0)),
-        row.peak
-    )
-}
-
-fn number(count: u64) -> f64 {
-    f64::from(u32::try_from(count).unwrap())
-}
-
-/// A running haproxy with the same limit, killed on drop.
-struct Haproxy {
-    address: SocketAddr,
-    child: Child,
-    _file: NamedTempFile,
-}
-
-impl Haproxy {
-    async fn start(engine: SocketAddr, queue_ms: u32) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let file = NamedTempFile::new().unwrap();
-        let limit = LIMIT.get();
-        let text = format!(
-            "global\n  maxconn 8000\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 1s\n  \
-             timeout client 60s\n  timeout server 60s\n  timeout tunnel 60s\n  timeout queue {queue_ms}ms\n  option http-no-delay\n\
-             listen gate\n  bind {address}\n  server engine {engine} maxconn {limit}\n"
-        );
-        std::fs::write(file.path(), text).unwrap();
-        let child = Command::new("haproxy").arg("-db").arg("-f").arg(file.path()).spawn().unwrap();
-        let listens = async {
-            let mut looks = tokio::time::interval(Duration::from_millis(50));
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                looks.tick().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(5), listens).await.expect("haproxy listens");
-        Self { address, child, _file: file }
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
