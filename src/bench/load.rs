@@ -307,13 +307,13 @@ impl Session {
 }
 
 /// What is left to play when the last byte has come.
-fn still_playing(sample: &Sample) -> Duration {
+pub(super) fn still_playing(sample: &Sample) -> Duration {
     let streamed = sample.elapsed.saturating_sub(sample.ttfb.unwrap_or_default());
     sample.audio.saturating_sub(streamed)
 }
 
 /// Normal, and cut off at both ends.
-fn think(like: &Sessions, random: &mut StdRng) -> Duration {
+pub(super) fn think(like: &Sessions, random: &mut StdRng) -> Duration {
     // Box and Muller: two even draws make a normal one.
     let (even, turn): (f64, f64) = (random.random_range(0.0..1.0), random.random_range(0.0..1.0));
     let normal = (-2.0 * (1.0 - even).ln()).sqrt() * (std::f64::consts::TAU * turn).cos();
@@ -322,7 +322,7 @@ fn think(like: &Sessions, random: &mut StdRng) -> Duration {
 }
 
 /// The time to the next arrival of a Poisson process.
-fn exponential(rate: f64, random: &mut StdRng) -> Duration {
+pub(super) fn exponential(rate: f64, random: &mut StdRng) -> Duration {
     let even: f64 = random.random_range(0.0..1.0);
     Duration::try_from_secs_f64(-(1.0 - even).ln() / rate).unwrap_or(Duration::MAX / 4)
 }
