@@ -212,6 +212,12 @@ impl Session {
         each!(&mut self.0, it => it.caller_closed(now, out));
     }
 
+    /// The caller has broken the rules of its socket, which will be closed: it says nothing more. What waits is withdrawn;
+    /// what runs goes on until [`caller_closed`](Self::caller_closed).
+    pub fn caller_broke(&mut self, now: Instant, out: &mut Vec<Action>) {
+        each!(&mut self.0, it => it.caller_broke(now, out));
+    }
+
     /// The engine's socket is gone, or closing. Ends every run. `let_go` says whether the engine knows it: where the
     /// gate broke it off, the engine may work on until it notices.
     pub fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {

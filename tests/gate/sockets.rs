@@ -1,12 +1,13 @@
 //! WebSockets through the gate: what travels, what waits, and what happens when an end goes away. Engine and caller are
 //! scripted message by message.
 
-use std::time::Duration;
+mod unread;
 
 use futures_util::{SinkExt, StreamExt};
-use rime_gate::config::{Config, EngineUrl, Listener, QueueWaitMax, Surface};
+use rime_gate::config::{Config, EngineUrl, Listener, Surface};
 use rime_gate::gate::Gate;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -313,22 +314,6 @@ async fn an_engine_that_vanishes_is_told_per_context_and_then_by_the_close() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_open_socket_is_found_by_ping() {
-    let quick = |config: &mut Config| {
-        config.websocket.ping_interval = Duration::from_millis(50);
-        config.websocket.pong_timeout = Duration::from_millis(50);
-    };
-    let (mut engine, gate) = scripted(1, quick).await;
-    // This caller reads nothing, so it answers no ping either.
-    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
-    caller.say(started("a")).await;
-    upstream.hear().await;
-    upstream.gone().await;
-    at_rest(&gate).await;
-    until("no socket is left", || status(&gate).websocket_sessions == 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_message_too_long_closes_with_1009_and_a_broken_frame_with_1002() {
     let (mut engine, gate) = scripted(1, |config| config.websocket.message_bytes_max = 1000).await;
     let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
@@ -338,60 +323,65 @@ async fn a_message_too_long_closes_with_1009_and_a_broken_frame_with_1002() {
     assert_eq!(caller.closed().await.map(|(code, _)| code), Some(1009));
     let (caller, mut upstream) = v1(&gate, &mut engine).await;
     let mut caller = Wire::over(caller.0.into_inner());
-    // A reserved opcode.
-    caller.send([0x83, 0x80, 0, 0, 0, 0]).await;
+    caller.send(BROKEN_FRAME).await;
     assert_eq!(upstream.closed().await.map(|(code, _)| code), Some(1002));
     assert_eq!(caller.ending().await[..4], [0x88, 16, 0x03, 0xea]);
 }
 
+/// A reserved opcode: no frame that anybody may send.
+const BROKEN_FRAME: [u8; 6] = [0x83, 0x80, 0, 0, 0, 0];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_stops_reading_stalls_only_itself_and_loses_its_slot() {
-    let (mut engine, gate) = scripted(1, |config| {
-        config.limits.caller_stall_timeout = Duration::from_millis(200);
-    })
-    .await;
-    let (mut deaf, mut deaf_engine) = v1(&gate, &mut engine).await;
-    deaf.say(started("a")).await;
-    assert_eq!(deaf_engine.hear().await, started("a"));
-    let (mut next, mut next_engine) = v1(&gate, &mut engine).await;
-    next.say(started("b")).await;
-    let (sink, mut stream) = deaf_engine.0.split();
-    let audio = json!({"contextId": "a", "audio": "A".repeat(60_000)}).to_string();
-    let speaking = tokio::spawn(speak_for_ever(sink, audio.into()));
-    let cancelled = soon("the cancel", stream.next()).await.unwrap().unwrap();
-    assert_eq!(serde_json::from_str::<Value>(cancelled.to_text().unwrap()).unwrap()["contextId"], "a");
-    assert_eq!(status(&gate).running, 1, "an engine that speaks on has not let go");
-    speaking.abort();
-    assert_eq!(next_engine.hear().await, started("b"), "the slot went on");
-    serve(&mut next, &mut next_engine, "b").await;
+async fn what_came_before_a_broken_frame_is_answered_before_the_close() {
+    let (mut engine, gate) = scripted(1, |_| {}).await;
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(json!({"future": 1})).await;
+    caller.0.get_mut().write_all(&BROKEN_FRAME).await.unwrap();
+    assert_eq!(upstream.hear().await, json!({"future": 1}));
+    upstream.say(json!({"future": 2})).await;
+    assert_eq!(caller.hear().await, json!({"future": 2}));
+    assert_eq!(caller.closed().await.map(|(code, _)| code), Some(1002));
+    assert_eq!(upstream.closed().await.map(|(code, _)| code), Some(1002));
+
+    // An engine that closes has nothing more to say; the caller is told its own fault.
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(json!({"future": 1})).await;
+    caller.0.get_mut().write_all(&BROKEN_FRAME).await.unwrap();
+    assert_eq!(upstream.hear().await, json!({"future": 1}));
+    upstream.send(Message::Close(None)).await;
+    assert_eq!(caller.closed().await.map(|(code, _)| code), Some(1002));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_is_not_read_is_not_silent() {
-    let mut engine = Scripted::start().await;
-    let mut config = config(engine.address, 1);
-    config.listeners[0].surface = Surface::WsBinary;
-    config.engine.ws_binary = config.engine.http.clone();
-    config.websocket.binary_quiet = Duration::from_millis(50);
-    config.admission.queue_wait_max = QueueWaitMax::Fixed(Duration::from_secs(1));
-    let gate = start(config);
-    let (mut deaf, mut deaf_engine) = open(&gate, &mut engine, "/", "").await;
-    deaf.send("Hello there.").await;
-    assert_eq!(deaf_engine.next().await.to_text().unwrap(), "Hello there.");
-    let (sink, _stream) = deaf_engine.0.split();
-    let speaking = tokio::spawn(speak_for_ever(sink, "\0".repeat(60_000).into_bytes().into()));
-    let (mut next, mut next_engine) = open(&gate, &mut engine, "/", "").await;
-    next.send("Hello there.").await;
-    assert_eq!(next.closed().await.map(|(code, _)| code), Some(1013), "no slot came free");
-    next.gone().await;
-    assert!(!matches!(next_engine.next().await, Message::Text(_)), "the engine still speaks to the other");
+async fn behind_a_broken_frame_no_synthesis_starts_and_one_that_never_ends_is_not_waited_for() {
+    let (mut engine, gate) = scripted(2, |_| {}).await;
+    let (mut broken, mut broken_engine) = v1(&gate, &mut engine).await;
+    let (mut other, mut other_engine) = v1(&gate, &mut engine).await;
+    broken.say(started("a")).await;
+    assert_eq!(broken_engine.hear().await, started("a"));
+    other.say(started("b")).await;
+    assert_eq!(other_engine.hear().await, started("b"));
+    broken.say(started("c")).await;
+    until("c waits", || status(&gate).waiting == 1).await;
+    let (sink, mut stream) = broken_engine.0.split();
+    let audio = json!({"contextId": "a", "audio": "AAAA"}).to_string();
+    let speaking = tokio::spawn(unread::speak_for_ever(sink, audio.into()));
+    broken.0.get_mut().write_all(&BROKEN_FRAME).await.unwrap();
+    until("c waits no more", || status(&gate).waiting == 0).await;
+    serve(&mut other, &mut other_engine, "b").await;
+    let listening = tokio::spawn(async move {
+        while let Some(Ok(message)) = broken.0.next().await {
+            if let Message::Close(frame) = message {
+                return frame.map(|frame| u16::from(frame.code));
+            }
+        }
+        None
+    });
+    let next = soon("the close", stream.next()).await.unwrap().unwrap();
+    assert!(next.is_close(), "{next} reached the engine");
+    assert_eq!(soon("the caller's close", listening).await.unwrap(), Some(1002));
     speaking.abort();
-}
-
-type Sink = futures_util::stream::SplitSink<WebSocketStream<TcpStream>, Message>;
-
-async fn speak_for_ever(mut sink: Sink, audio: Message) {
-    while sink.send(audio.clone()).await.is_ok() {}
+    at_rest(&gate).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

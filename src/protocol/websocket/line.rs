@@ -291,6 +291,11 @@ impl Session {
         self.close(now, Outcome::CallerGone, Outcome::CallerGone, false, out);
     }
 
+    pub(super) fn caller_broke(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.withdraw(now, Outcome::CallerGone, out);
+        self.held = Held::default();
+    }
+
     pub(super) fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {
         // Without any `done`, the close after `eos` is the protocol's own end of a run.
         let in_order = self.eos && !self.wire.tells_done();

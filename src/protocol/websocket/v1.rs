@@ -175,7 +175,7 @@ impl Session {
         let known = self.contexts.contains_key(&name);
         let withdrawn = self.contexts.get_mut(&name).and_then(|context| context.waiting.take());
         if let Some(waiting) = withdrawn {
-            out.push(unanswered(now, waiting.run, waiting.asked, Phase::Queued, Outcome::CallerGone));
+            out.push(waiting.withdrawn(now, Outcome::CallerGone));
             out.push(Action::ToCaller(wire::cancelled(self.encoding, &name)));
             return self.forget_if_idle(&name);
         }
@@ -288,6 +288,13 @@ impl Session {
         self.close(now, Outcome::CallerGone, Outcome::CallerGone, false, out);
     }
 
+    pub(super) fn caller_broke(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for context in self.contexts.values_mut() {
+            out.extend(context.waiting.take().map(|of| of.withdrawn(now, Outcome::CallerGone)));
+        }
+        self.contexts.retain(|_, context| !context.is_idle());
+    }
+
     pub(super) fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {
         // What waited never reached the engine, and may be said again elsewhere; what ran is cut off.
         let (kind, text) = (kind(Reason::EngineUnavailable), Reason::EngineUnavailable.answer().text);
@@ -308,9 +315,7 @@ impl Session {
             if let Some(of) = context.running {
                 out.push(of.ended(now, running, engine_let_go));
             }
-            if let Some(waiting) = context.waiting {
-                out.push(unanswered(now, waiting.run, waiting.asked, Phase::Queued, queued));
-            }
+            out.extend(context.waiting.map(|of| of.withdrawn(now, queued)));
         }
         self.refused.clear();
     }
@@ -324,7 +329,7 @@ impl Session {
                 out.push(Action::ToEngine(wire::cancel(self.encoding, name)));
             }
             if let Some(waiting) = context.waiting.take() {
-                out.push(unanswered(now, waiting.run, waiting.asked, Phase::Queued, Outcome::CallerGone));
+                out.push(waiting.withdrawn(now, Outcome::CallerGone));
                 out.push(Action::ToCaller(wire::cancelled(self.encoding, name)));
             }
         }

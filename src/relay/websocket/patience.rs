@@ -4,11 +4,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::Settings;
 
 /// How long both ends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// An engine that has said nothing for so long has answered all that came before its caller broke the protocol. Far
+/// longer than a message to an engine nearby and back takes.
+const ANSWERS_QUIET: Duration = Duration::from_millis(250);
+
+/// For so long its answers are passed on at most: a synthesis may go on for minutes, and its caller cannot stop it any more.
+const ANSWERS_MAX: Duration = Duration::from_millis(500);
+
+/// A caller that broke the protocol: what it is to be told, once what came before has been answered.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) frame: CloseFrame,
+    since: Instant,
+}
+
+impl Fault {
+    pub(super) const fn new(now: Instant, frame: CloseFrame) -> Self {
+        Self { frame, since: now }
+    }
+
+    /// When it is told at the latest; `said` is when either end last said something.
+    pub(super) fn due(&self, said: Instant) -> Instant {
+        (said + ANSWERS_QUIET).min(self.since + ANSWERS_MAX)
+    }
+}
 
 /// The clocks of one socket.
 #[derive(Debug)]
@@ -81,5 +107,22 @@ impl Patience {
         let blocked = self.blocked.filter(|_| busy && !self.deaf);
         let stall = blocked.map(|at| at + self.settings.caller_stall_timeout);
         [stall, self.goodbye].into_iter().flatten().fold(life, Instant::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_waited_for_until_the_engine_is_quiet_and_not_for_ever() {
+        let broke = Instant::now();
+        let frame = CloseFrame { code: 1002.into(), reason: "".into() };
+        let fault = Fault::new(broke, frame);
+        let after = |millis| broke + Duration::from_millis(millis);
+        assert!(fault.due(broke - ANSWERS_QUIET) <= broke, "nothing is owed");
+        assert_eq!(fault.due(after(0)), after(250));
+        assert_eq!(fault.due(after(100)), after(350));
+        assert_eq!(fault.due(after(499)), after(500));
     }
 }

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::end::{End, Read};
-use super::patience::Patience;
+use super::patience::{Fault, Patience};
 use super::slots::{Answer, Slots};
 use super::{Sockets, Spoken};
 use crate::engine::EngineBody;
@@ -41,6 +41,10 @@ pub(super) struct Session {
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     caller_left: bool,
     engine_left: bool,
+    /// The caller broke the protocol, and is not read any more.
+    fault: Option<Fault>,
+    /// When either end last said something that was passed on.
+    said: Instant,
     /// Everything that the engine has sent was read, since it last had to wait for the caller. Otherwise its silence is
     /// the gate's own, and says nothing.
     engine_heard_out: bool,
@@ -74,6 +78,8 @@ impl Session {
             draining: Some(Box::pin(sockets.drain.clone().cancelled_owned())),
             caller_left: false,
             engine_left: false,
+            fault: None,
+            said: now,
             engine_heard_out: true,
             actions: Vec::new(),
         }
@@ -121,21 +127,23 @@ impl Session {
 
     /// Takes a message from the caller, unless the engine is behind. Whether there was one.
     fn read_caller(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.engine.is_full() && !self.engine_left {
+        if self.fault.is_some() || self.engine.is_full() && !self.engine_left {
             return false;
         }
         let Poll::Ready(read) = self.caller.poll_read(cx) else { return false };
         self.patience.heard(now);
         match read {
             Read::Message(message) if !self.caller_left && !self.engine_left => {
+                self.said = now;
                 self.protocol.caller_said(now.into_std(), message, &mut self.actions);
             }
             Read::Message(_) | Read::Alive => {}
             Read::Close(frame) => self.caller_leaves(now, frame),
             Read::Gone => self.caller_leaves(now, Some(away())),
             Read::Broken(fault) => {
-                self.caller.close(Some(fault.clone()));
-                self.caller_leaves(now, Some(fault));
+                // What came before is still answered; nothing is begun.
+                self.fault = Some(Fault::new(now, fault));
+                self.protocol.caller_broke(now.into_std(), &mut self.actions);
             }
         }
         self.act(cx, now);
@@ -153,6 +161,7 @@ impl Session {
         let Poll::Ready(read) = read else { return false };
         match read {
             Read::Message(message) if !self.caller_left && !self.engine_left => {
+                self.said = now;
                 self.protocol.engine_said(now.into_std(), message, &mut self.actions);
             }
             Read::Message(_) | Read::Alive => {}
@@ -180,7 +189,8 @@ impl Session {
         if !std::mem::replace(&mut self.engine_left, true) {
             self.protocol.engine_closed(now.into_std(), let_go, &mut self.actions);
             self.act(cx, now);
-            self.caller.close(frame);
+            let fault = self.fault.take().map(|fault| fault.frame);
+            self.caller.close(fault.or(frame));
         }
     }
 
@@ -214,6 +224,11 @@ impl Session {
         if self.patience.wants_ping(now) {
             self.caller.ping();
         }
+        let said = self.said;
+        if let Some(fault) = self.fault.take_if(|fault| fault.due(said) <= now) {
+            self.caller.close(Some(fault.frame.clone()));
+            self.caller_leaves(now, Some(fault.frame));
+        }
         if self.draining.is_none() && !busy {
             self.caller.close(Some(CloseFrame { code: CloseCode::Restart, reason: "shutting down".into() }));
             self.engine.close(Some(away()));
@@ -242,8 +257,8 @@ impl Session {
     fn due(&self) -> Instant {
         let busy = self.protocol.running() + self.protocol.queued() > 0;
         let protocol = self.protocol.deadline().filter(|_| self.engine_heard_out).map(Instant::from_std);
-        let patience = self.patience.due(busy);
-        protocol.map_or(patience, |due| due.min(patience))
+        let answers = self.fault.as_ref().map(|fault| fault.due(self.said));
+        [protocol, answers].into_iter().flatten().fold(self.patience.due(busy), Instant::min)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rimelabs_api::AudioParameters;
 
 use super::super::reading::Sound;
-use super::super::{Action, CROSSING_MAX, Ended, Message, Phase, Run, Settings};
+use super::super::{Action, CROSSING_MAX, Ended, Message, Phase, Run, Settings, unanswered};
 use super::wire::Event;
 use crate::audio::{AudioClock, Hint};
 use crate::meter::{Meter, Outcome};
@@ -58,6 +58,11 @@ impl Waiting {
     pub(super) fn hold(&mut self, message: Message) {
         self.held_bytes += message.cost();
         self.held.push(message);
+    }
+
+    /// It ends without a slot.
+    pub(super) fn withdrawn(&self, now: Instant, outcome: Outcome) -> Action {
+        unanswered(now, self.run, self.asked, Phase::Queued, outcome)
     }
 
     fn clock(&self) -> AudioClock {

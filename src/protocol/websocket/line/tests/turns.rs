@@ -138,3 +138,22 @@ fn eos_flushes_and_nothing_is_said_after_it() {
     assert_eq!(to_engine(&bench.grant(run)), [PART, EOS]);
     assert_eq!(ws3("never").caller(EOS), [Action::ToEngine(text(EOS))]);
 }
+
+#[test]
+fn a_caller_that_broke_the_protocol_begins_nothing_and_what_runs_goes_on() {
+    let mut bench = ws3("never");
+    bench.caller(HELLO);
+    let first = asked(&bench.caller(FLUSH));
+    bench.grant(first);
+    bench.caller(HELLO);
+    bench.caller(FLUSH);
+    bench.caller(PART);
+    bench.session.caller_broke(bench.now, &mut bench.out);
+    let actions = bench.wants();
+    assert_eq!((actions.len(), ended(&actions)[0].phase), (1, Phase::Queued));
+    assert_eq!((bench.session.queued(), bench.session.held_bytes()), (0, 0));
+    bench.engine(CHUNK);
+    let actions = bench.engine(DONE);
+    assert_eq!((ended(&actions)[0].run, to_caller(&actions)), (first, vec![DONE.to_owned()]));
+    assert_eq!(actions.len(), 2, "nothing asks");
+}

@@ -135,3 +135,21 @@ fn a_socket_has_so_many_contexts_and_then_refuses() {
     assert_eq!(ended(&actions)[0].phase, Phase::Refused(Reason::QueueFull));
     assert!(to_caller(&actions)[0].contains("resource_exhausted"));
 }
+
+#[test]
+fn a_caller_that_broke_the_protocol_begins_nothing_and_what_runs_goes_on() {
+    let mut bench = bench();
+    let run = bench.speaking("a");
+    bench.caller(END_A);
+    let next = [asked(&bench.caller(&start("b"))), Run(3)];
+    assert!(bench.caller(&start("a")).is_empty(), "a third run waits behind the first");
+    bench.session.caller_broke(bench.now, &mut bench.out);
+    let actions = bench.wants();
+    let withdrawn: Vec<_> = ended(&actions).iter().map(|end| (end.run, end.phase)).collect();
+    assert_eq!(actions.len(), withdrawn.len(), "{actions:?}");
+    assert!(next.iter().all(|run| withdrawn.contains(&(*run, Phase::Queued))), "{withdrawn:?}");
+    assert!(bench.grant(next[0]).is_empty(), "too late");
+    let actions = bench.engine(DONE_A);
+    assert_eq!((ended(&actions)[0].run, to_caller(&actions)), (run, vec![DONE_A.to_owned()]));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Ask(_))));
+}

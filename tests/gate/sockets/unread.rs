@@ -1,0 +1,75 @@
+//! Ends that take nothing, vanish, or break off: each stalls only itself, is noticed, and gives back what it holds.
+
+use std::time::Duration;
+
+use futures_util::{Sink, SinkExt, StreamExt};
+use rime_gate::config::{Config, QueueWaitMax, Surface};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::protocol::Message;
+
+use super::{open, scripted, serve, started, v1};
+use crate::common::{Scripted, at_rest, config, soon, start, status, until};
+
+pub(super) async fn speak_for_ever(mut sink: impl Sink<Message> + Unpin, audio: Message) {
+    while sink.send(audio.clone()).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_socket_is_found_by_ping() {
+    let quick = |config: &mut Config| {
+        config.websocket.ping_interval = Duration::from_millis(50);
+        config.websocket.pong_timeout = Duration::from_millis(50);
+    };
+    let (mut engine, gate) = scripted(1, quick).await;
+    // This caller reads nothing, so it answers no ping either.
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(started("a")).await;
+    upstream.hear().await;
+    upstream.gone().await;
+    at_rest(&gate).await;
+    until("no socket is left", || status(&gate).websocket_sessions == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_stops_reading_stalls_only_itself_and_loses_its_slot() {
+    let (mut engine, gate) = scripted(1, |config| {
+        config.limits.caller_stall_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let (mut deaf, mut deaf_engine) = v1(&gate, &mut engine).await;
+    deaf.say(started("a")).await;
+    assert_eq!(deaf_engine.hear().await, started("a"));
+    let (mut next, mut next_engine) = v1(&gate, &mut engine).await;
+    next.say(started("b")).await;
+    let (sink, mut stream) = deaf_engine.0.split();
+    let audio = json!({"contextId": "a", "audio": "A".repeat(60_000)}).to_string();
+    let speaking = tokio::spawn(speak_for_ever(sink, audio.into()));
+    let cancelled = soon("the cancel", stream.next()).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(cancelled.to_text().unwrap()).unwrap()["contextId"], "a");
+    assert_eq!(status(&gate).running, 1, "an engine that speaks on has not let go");
+    speaking.abort();
+    assert_eq!(next_engine.hear().await, started("b"), "the slot went on");
+    serve(&mut next, &mut next_engine, "b").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_not_read_is_not_silent() {
+    let mut engine = Scripted::start().await;
+    let mut config = config(engine.address, 1);
+    config.listeners[0].surface = Surface::WsBinary;
+    config.engine.ws_binary = config.engine.http.clone();
+    config.websocket.binary_quiet = Duration::from_millis(50);
+    config.admission.queue_wait_max = QueueWaitMax::Fixed(Duration::from_secs(1));
+    let gate = start(config);
+    let (mut deaf, mut deaf_engine) = open(&gate, &mut engine, "/", "").await;
+    deaf.send("Hello there.").await;
+    assert_eq!(deaf_engine.next().await.to_text().unwrap(), "Hello there.");
+    let (sink, _stream) = deaf_engine.0.split();
+    let speaking = tokio::spawn(speak_for_ever(sink, "\0".repeat(60_000).into_bytes().into()));
+    let (mut next, mut next_engine) = open(&gate, &mut engine, "/", "").await;
+    next.send("Hello there.").await;
+    assert_eq!(next.closed().await.map(|(code, _)| code), Some(1013), "no slot came free");
+    next.gone().await;
+    assert!(!matches!(next_engine.next().await, Message::Text(_)), "the engine still speaks to the other");
+    speaking.abort();
+}
