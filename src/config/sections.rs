@@ -268,7 +268,7 @@ pub struct WebSocket {
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(with = "DurationText")]
     pub pong_timeout: Duration,
-    /// How long after `cancel` or `clear` a synthesis keeps its slot if the engine says nothing more.
+    /// How long after `cancel` or `clear` a synthesis keeps its slot at least if the engine says nothing more.
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(with = "DurationText")]
     pub clear_release: Duration,

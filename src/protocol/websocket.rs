@@ -117,7 +117,8 @@ pub struct Settings {
     pub held_bytes_max: usize,
     /// How many runs of one socket may be queued and running together.
     pub runs_max: usize,
-    /// How long an engine may take to confirm a `cancel` or `clear`. After so long in silence the run has ended.
+    /// How long an engine may take to confirm a `cancel` or `clear`. After so long in silence the run has ended, but for
+    /// a legacy one that was not heard yet: an engine that plays on is waited for until it would have sounded.
     pub clear_release: Duration,
     /// How long a socket that tells no end is silent when its run is over.
     pub quiet: Duration,

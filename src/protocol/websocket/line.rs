@@ -12,7 +12,8 @@
 //!   as `quiet`: the engine may be about to speak that text.
 //! - After `clear`, or after an `error` (which names no run): `done`, or silence for as long as `clear_release`.
 //!   Audio that goes on keeps the slot. A `done` that comes later still does not end the next run, as long as that
-//!   has not sounded.
+//!   has not sounded. An engine that has not sounded yet since the last text says nothing by its silence: it may
+//!   play on all the same, and after a `clear` it is waited for until it would have sounded.
 //! - Bare text: nothing tells the end but the close of the socket. It is silence for as long as `quiet`, or a
 //!   quarter of that once more was heard than its text takes at the slowest.
 //!
@@ -153,9 +154,13 @@ impl Session {
 
     /// The engine was told to stop, or has failed. Returns whether there was anything to stop.
     fn stop(&mut self, now: Instant, outcome: Outcome) -> bool {
-        let until = now + self.settings.clear_release;
         let running = self.running.as_mut().filter(|running| !running.is_closing());
         let Some(running) = running else { return false };
+        let until = match outcome {
+            // It has spoken of it.
+            Outcome::EngineError => now + self.settings.clear_release,
+            _ => running.silent_until(now, &self.settings),
+        };
         running.state = State::Closing { outcome, until };
         true
     }

@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => Just(Step::Finish),
         5 => Just(Step::Take),
         5 => Just(Step::Hear),
-        5 => (0..60_u64).prop_map(Step::Pass),
+        5 => prop_oneof![9 => 0..60_u64, 2 => 100..400_u64].prop_map(Step::Pass),
         1 => prop_oneof![6 => Just(Step::Take), 1 => Just(Step::Eos), 1 => Just(Step::Stall)],
     ];
     prop::collection::vec(one, 1..150)
@@ -58,6 +58,10 @@ struct World {
     on_clear: OnClear,
     /// It is not done while it holds text.
     patient: bool,
+    /// How long it takes to the first sound. Not where it was `done` just before: that may be what it answers to a
+    /// `clear`, and then it is believed.
+    ttfb: Duration,
+    done: Option<Instant>,
     inbound: VecDeque<String>,
     outbound: VecDeque<String>,
     /// The engine's unspoken text, and the pieces it speaks.
@@ -75,7 +79,7 @@ struct World {
 }
 
 impl World {
-    fn new(segment: Segment, on_clear: OnClear, patient: bool) -> Self {
+    fn new(segment: Segment, on_clear: OnClear, patient: bool, ttfb: Duration) -> Self {
         #[allow(clippy::disallowed_methods, reason = "an origin is needed; only differences are looked at")]
         let now = Instant::now();
         let dialect = Dialect { segment, ..Dialect::of("/ws3", Some("audioFormat=pcm")) };
@@ -86,6 +90,8 @@ impl World {
             segment,
             on_clear,
             patient,
+            ttfb,
+            done: None,
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             buffer: String::new(),
@@ -186,7 +192,12 @@ impl World {
             _ => {}
         }
         if self.pieces > before {
-            self.sound();
+            match before {
+                0 if self.done.is_none_or(|done| self.now - done >= CROSSING_MAX) && !self.ttfb.is_zero() => {
+                    self.sounded = self.now + self.ttfb;
+                }
+                _ => self.sound(),
+            }
         }
     }
 
@@ -204,6 +215,7 @@ impl World {
         let waits = self.patient && !self.buffer.trim().is_empty();
         let over = self.segment == Segment::Never || (self.pieces == 0 && !waits);
         if over {
+            self.done = Some(self.now);
             self.outbound.push_back(json!({"type": "done"}).to_string());
         }
     }
@@ -234,13 +246,20 @@ impl World {
             Step::Finish => self.finish(),
             Step::Take => self.take(),
             Step::Hear => self.hear(),
+            Step::Pass(millis @ 60..) => {
+                for _ in 0..millis / 50 {
+                    self.step(Step::Pass(50));
+                }
+            }
             Step::Pass(millis) => {
                 self.now += Duration::from_millis(millis);
                 // No message is on its way for long, and an engine that speaks is not silent for long.
                 while !self.inbound.is_empty() {
                     self.take();
                 }
-                if self.pieces > 0 && self.now - self.sounded > Duration::from_millis(300) {
+                if self.pieces > 0
+                    && self.now.saturating_duration_since(self.sounded) > Duration::from_millis(300)
+                {
                     self.sound();
                 }
                 while !self.outbound.is_empty() {
@@ -265,8 +284,9 @@ proptest! {
         segment in prop::sample::select(vec![Segment::Never, Segment::BySentence, Segment::Immediate]),
         patient in any::<bool>(),
         on_clear in prop::sample::select(vec![OnClear::StopsAndTells, OnClear::Stops, OnClear::GoesOn]),
+        ttfb in prop::sample::select(vec![0, 1_200]).prop_map(Duration::from_millis),
     ) {
-        let mut world = World::new(segment, on_clear, patient);
+        let mut world = World::new(segment, on_clear, patient, ttfb);
         for step in steps {
             world.step(step);
             if world.closed {

@@ -9,6 +9,12 @@ use super::wire::{Operation, Said};
 use crate::audio::{AudioClock, Hint};
 use crate::meter::{Meter, Outcome};
 
+/// After so long from its text, an engine that was told to stop and says nothing has stopped. Three times the target that
+/// limits are tuned for unless it is set otherwise: at such a limit hardly any sound comes later. It is no longer because
+/// the next run of the socket waits for it, and pipecat takes 3 s of silence for a failed turn. An engine that is slower
+/// and plays on after a `clear` needs a longer `clear_release`.
+const FIRST_SOUND_MAX: Duration = Duration::from_secs(3);
+
 /// Messages that wait together: text that starts nothing yet, or a run without a slot.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -77,6 +83,8 @@ pub(super) struct Running {
     wrote: Instant,
     /// The last audio from it.
     heard: Option<Instant>,
+    /// Something was heard since the last text.
+    sounds: bool,
     /// The last text that went to the engine behind the one that began the run.
     joined: Option<Instant>,
     pub(super) state: State,
@@ -115,6 +123,7 @@ impl Running {
             tail: waiting.held.tail,
             wrote: now,
             heard: None,
+            sounds: false,
             joined: (joins && waiting.held.tail.starts > 1).then_some(now),
             state: State::Speaking,
         }
@@ -132,6 +141,7 @@ impl Running {
         // A flush of nothing changes nothing.
         if tail.text || self.tail.unfinished {
             (self.wrote, self.joined, self.state) = (now, Some(now), State::Speaking);
+            self.sounds = false;
         }
         let chars = self.tail.chars.saturating_add(tail.chars);
         let unfinished = if tail.text || tail.flushed { tail.unfinished } else { self.tail.unfinished };
@@ -145,7 +155,7 @@ impl Running {
         settings: &Settings,
         out: &mut Vec<Action>,
     ) {
-        self.heard = Some(now);
+        (self.heard, self.sounds) = (Some(now), true);
         self.state = match self.state {
             State::Speaking | State::Settling { .. } => State::Speaking,
             State::Closing { outcome, .. } => State::Closing { outcome, until: now + settings.clear_release },
@@ -168,6 +178,13 @@ impl Running {
     /// Whether a `done` at `now` may have been said before the engine had all text.
     pub(super) fn may_have_crossed(&self, now: Instant) -> bool {
         self.joined.is_some_and(|joined| now.saturating_duration_since(joined) < CROSSING_MAX)
+    }
+
+    /// Until when nothing must be heard of it for it to be over, once it was told to stop at `now`.
+    pub(super) fn silent_until(&self, now: Instant, settings: &Settings) -> Instant {
+        let release = now + settings.clear_release;
+        let first_sound = self.wrote + FIRST_SOUND_MAX.min(settings.first_byte_timeout);
+        if self.sounds { release } else { release.max(first_sound) }
     }
 
     /// When it is late; `tells_done`: the engine tells the end.

@@ -100,3 +100,54 @@ fn an_unread_socket_is_cleared_and_its_audio_dropped() {
     assert_eq!(to_caller(&actions), [DONE]);
     assert_eq!((ended(&actions)[0].run, ended(&actions)[0].measured.outcome), (run, Outcome::CallerGone));
 }
+
+#[test]
+fn a_clear_before_the_first_sound_keeps_the_slot_until_an_engine_that_plays_on_has_sounded() {
+    // It was told at 100 ms, and sounds at 1,400 all the same.
+    let mut bench = ws3("bySentence");
+    let run = asked(&bench.caller(HELLO));
+    bench.grant(run);
+    bench.after(100).caller(CLEAR);
+    for _ in 0..13 {
+        assert!(ended(&bench.after(100).wants()).is_empty());
+    }
+    bench.engine(CHUNK);
+    assert_eq!(bench.session.deadline(), Some(bench.now + Duration::from_millis(500)), "as after any sound");
+    let actions = bench.after(400).engine(DONE);
+    assert_eq!((ended(&actions)[0].run, ended(&actions)[0].engine_let_go), (run, true));
+
+    // It stops, and says so.
+    let run = asked(&bench.after(1_000).caller(HELLO));
+    bench.grant(run);
+    bench.after(100).caller(CLEAR);
+    assert_eq!(ended(&bench.after(300).engine(DONE))[0].run, run, "at once");
+
+    // It stops, and says nothing.
+    let run = asked(&bench.after(1_000).caller(HELLO));
+    bench.grant(run);
+    bench.after(100).caller(CLEAR);
+    assert!(ended(&bench.after(2_899).wants()).is_empty());
+    assert_eq!(ended(&bench.after(1).wants())[0].run, run);
+}
+
+#[test]
+fn a_clear_of_text_that_joined_and_was_not_heard_yet_waits_for_its_first_sound_too() {
+    let mut bench = ws3("bySentence");
+    let run = bench.sounding();
+    bench.after(1_000).caller(HELLO);
+    bench.after(100).caller(CLEAR);
+    assert!(ended(&bench.after(1_000).wants()).is_empty());
+    bench.engine(CHUNK);
+    assert_eq!(ended(&bench.after(500).wants())[0].run, run);
+}
+
+#[test]
+fn a_clear_keeps_the_slot_no_longer_than_an_engine_may_take_to_its_first_sound() {
+    let settings = Settings { first_byte_timeout: Duration::from_secs(1), ..Settings::default() };
+    let mut bench = Bench::binary(settings);
+    let run = asked(&bench.caller("Hello."));
+    bench.grant(run);
+    bench.after(100).caller("<CLEAR>");
+    assert!(ended(&bench.after(899).wants()).is_empty());
+    assert_eq!(ended(&bench.after(1).wants())[0].run, run);
+}
