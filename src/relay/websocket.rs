@@ -5,6 +5,7 @@ mod end;
 mod patience;
 mod session;
 mod slots;
+mod taken;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

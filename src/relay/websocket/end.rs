@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error, Utf8Bytes};
 
+use super::taken::Taken;
 use crate::protocol::websocket::Message;
 
 /// What is read at once from the engine: most of its chunks fit. The library clears as much before each read, so that an
@@ -45,7 +46,7 @@ pub(super) enum Read {
 /// One end.
 #[derive(Debug)]
 pub(super) struct End<S> {
-    socket: WebSocketStream<S>,
+    socket: WebSocketStream<Taken<S>>,
     /// Bytes sent since everything was last known to be out.
     unsent: usize,
     /// Nothing more is read or sent.
@@ -66,7 +67,8 @@ where
             .write_buffer_size(SEND_AHEAD_BYTES_MAX)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        let socket = WebSocketStream::from_partially_read(io, first.into(), role, Some(config)).await;
+        let socket =
+            WebSocketStream::from_partially_read(Taken::new(io), first.into(), role, Some(config)).await;
         Self { socket, unsent: 0, gone: false, closing: false }
     }
 
@@ -87,6 +89,11 @@ where
     /// Whether so much is on its way that nothing should be added.
     pub(super) const fn is_full(&self) -> bool {
         self.unsent >= SEND_AHEAD_BYTES_MAX
+    }
+
+    /// Whether it has made room for more, after it had none.
+    pub(super) fn has_made_room(&mut self) -> bool {
+        self.socket.get_mut().has_made_room()
     }
 
     pub(super) fn send(&mut self, message: Message) {

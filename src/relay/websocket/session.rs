@@ -206,6 +206,10 @@ impl Session {
         let was_full = self.caller.is_full() || self.engine.is_full();
         self.caller.flush(cx);
         self.engine.flush(cx);
+        if self.caller.has_made_room() {
+            // It takes what it was sent. Its pong may be a long way behind that.
+            self.patience.heard(now);
+        }
         // An end that was not read because the other was behind has nobody to wake this task.
         messages == MESSAGES_A_TURN || was_full && !(self.caller.is_full() || self.engine.is_full())
     }

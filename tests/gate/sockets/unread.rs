@@ -5,10 +5,16 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, StreamExt};
 use rime_gate::config::{Config, QueueWaitMax, Surface};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::{open, scripted, serve, started, v1};
 use crate::common::{Scripted, at_rest, config, soon, start, status, until};
+
+/// So much for a context that every buffer on the way is full after a while.
+fn audio(context: &str) -> Message {
+    json!({"contextId": context, "audio": "A".repeat(60_000)}).to_string().into()
+}
 
 pub(super) async fn speak_for_ever(mut sink: impl Sink<Message> + Unpin, audio: Message) {
     while sink.send(audio.clone()).await.is_ok() {}
@@ -72,4 +78,32 @@ async fn an_engine_that_is_not_read_is_not_silent() {
     next.gone().await;
     assert!(!matches!(next_engine.next().await, Message::Text(_)), "the engine still speaks to the other");
     speaking.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_reads_as_it_plays_is_alive_though_its_pong_is_late() {
+    let (mut engine, gate) = scripted(1, |config| {
+        config.websocket.ping_interval = Duration::from_millis(100);
+        config.websocket.pong_timeout = Duration::from_millis(1_500);
+    })
+    .await;
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    socket2::SockRef::from(caller.0.get_ref()).set_recv_buffer_size(64 * 1024).unwrap();
+    caller.say(started("a")).await;
+    upstream.hear().await;
+    let (sink, _stream) = upstream.0.split();
+    let speaking = tokio::spawn(speak_for_ever(sink, audio("a")));
+    // It answers no ping in all the time: each is behind audio that it has yet to play. Each time it plays more than the
+    // sockets on the way can hold.
+    let mut caller = caller.0.into_inner();
+    let mut played = vec![0; 5 << 20];
+    let mut playing = tokio::time::interval(Duration::from_millis(300));
+    for _ in 0..12 {
+        playing.tick().await;
+        soon("more to play", caller.read_exact(&mut played)).await.unwrap();
+    }
+    assert_eq!(status(&gate).running, 1);
+    // Then it plays no more.
+    soon("the socket's end", speaking).await.unwrap();
+    at_rest(&gate).await;
 }
