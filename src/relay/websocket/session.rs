@@ -20,7 +20,7 @@ use super::patience::{Fault, Patience};
 use super::slots::{Answer, Slots};
 use super::{Sockets, Spoken};
 use crate::engine::EngineBody;
-use crate::protocol::websocket::{self as protocol, Action, Close};
+use crate::protocol::websocket::{self as protocol, Action, Close, Run};
 use crate::stream::Books;
 
 /// Bytes of one message from the engine.
@@ -41,6 +41,9 @@ pub(super) struct Session {
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     caller_left: bool,
     engine_left: bool,
+    /// Runs that have not asked for a slot yet, since what they said could not be heard: the caller has not taken what came
+    /// before.
+    unheard: Vec<Run>,
     /// The caller broke the protocol, and is not read any more.
     fault: Option<Fault>,
     /// When either end last said something that was passed on.
@@ -78,6 +81,7 @@ impl Session {
             draining: Some(Box::pin(sockets.drain.clone().cancelled_owned())),
             caller_left: false,
             engine_left: false,
+            unheard: Vec::new(),
             fault: None,
             said: now,
             engine_heard_out: true,
@@ -95,12 +99,11 @@ impl Session {
                     Action::ToCaller(message) => self.caller.send(message),
                     Action::CloseEngine(close) => self.engine.close(Some(frame(close))),
                     Action::CloseCaller(close) => self.caller.close(Some(frame(close))),
-                    Action::Ask(run) => {
-                        if let Some(answer) = self.slots.ask(now, run, cx) {
-                            self.answered(now, answer);
-                        }
+                    Action::Ask(run) => self.ask(cx, now, run),
+                    Action::Ended(ended) => {
+                        self.unheard.retain(|run| *run != ended.run);
+                        self.slots.ended(now, &ended);
                     }
-                    Action::Ended(ended) => self.slots.ended(now, &ended),
                     Action::Ttfb(ttfb) => self.slots.observe_upstream_ttfb(ttfb),
                     Action::ChunkGap(gap) => self.slots.metrics().chunk_gap(self.slots.protocol(), gap),
                 }
@@ -109,6 +112,29 @@ impl Session {
                 self.actions = actions;
             }
         }
+    }
+
+    /// A run asks for a slot, unless nobody would hear it.
+    fn ask(&mut self, cx: &mut Context<'_>, now: Instant, run: Run) {
+        if self.patience.is_deaf() && !self.caller.is_clear() {
+            // As with all that it had when it was given up.
+            self.protocol.caller_stalled(now.into_std(), &mut self.actions);
+        } else if self.caller.is_full() {
+            self.unheard.push(run);
+        } else if let Some(answer) = self.slots.ask(now, run, cx) {
+            self.answered(now, answer);
+        }
+    }
+
+    /// The caller has taken what was on its way: what waited for that asks.
+    fn ask_for_the_unheard(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if self.unheard.is_empty() || self.caller.is_full() {
+            return;
+        }
+        for run in std::mem::take(&mut self.unheard) {
+            self.ask(cx, now, run);
+        }
+        self.act(cx, now);
     }
 
     fn answered(&mut self, now: Instant, (run, answer): Answer) {
@@ -277,6 +303,7 @@ impl Future for Session {
         loop {
             let now = Instant::now();
             this.collect_answers(cx, now);
+            this.ask_for_the_unheard(cx, now);
             let more = this.carry(cx, now);
             this.collect_answers(cx, now);
             this.look_at_the_clock(cx, now);

@@ -6,10 +6,16 @@ use futures_util::{Sink, SinkExt, StreamExt};
 use rime_gate::config::{Config, QueueWaitMax, Surface};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::{open, scripted, serve, started, v1};
+use super::{Socket, done, open, scripted, serve, started, v1};
 use crate::common::{Scripted, at_rest, config, soon, start, status, until};
+
+/// What nobody has taken for so long, nobody takes.
+const FULL: Duration = Duration::from_millis(300);
+/// No test waits for it.
+const NEVER: Duration = Duration::from_secs(600);
 
 /// So much for a context that every buffer on the way is full after a while.
 fn audio(context: &str) -> Message {
@@ -18,6 +24,26 @@ fn audio(context: &str) -> Message {
 
 pub(super) async fn speak_for_ever(mut sink: impl Sink<Message> + Unpin, audio: Message) {
     while sink.send(audio.clone()).await.is_ok() {}
+}
+
+/// Speaks until something is said to it.
+async fn speak_until_told(engine: &mut Socket, audio: Message) -> Message {
+    let (sink, mut stream) = (&mut engine.0).split();
+    tokio::select! {
+        () = speak_for_ever(sink, audio) => panic!("the engine's socket is lost"),
+        said = soon("a word to the engine", stream.next()) => said.unwrap().unwrap(),
+    }
+}
+
+/// Says the same until nobody takes any more.
+async fn fill(socket: &mut Socket, message: Message) {
+    while timeout(FULL, socket.0.send(message.clone())).await.is_ok() {}
+}
+
+/// The gate will not notice by the clock.
+fn patient(config: &mut Config) {
+    config.limits.caller_stall_timeout = NEVER;
+    config.websocket.ping_interval = NEVER;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +104,53 @@ async fn an_engine_that_is_not_read_is_not_silent() {
     next.gone().await;
     assert!(!matches!(next_engine.next().await, Message::Text(_)), "the engine still speaks to the other");
     speaking.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_backlog_no_synthesis_starts_until_it_is_read() {
+    let (mut engine, gate) = scripted(4, patient).await;
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(started("a")).await;
+    assert_eq!(upstream.hear().await, started("a"));
+    fill(&mut upstream, audio("a")).await;
+    caller.say(started("b")).await;
+    caller.say(started("c")).await;
+    caller.say(json!({"contextId": "c", "cancel": {}})).await;
+    caller.say(json!({"future": 1})).await;
+    assert_eq!(upstream.hear().await, json!({"future": 1}), "b would not be heard");
+    assert_eq!(status(&gate).running, 1);
+    let (_sink, mut stream) = caller.0.split();
+    let reading = tokio::spawn(async move { while let Some(Ok(_)) = stream.next().await {} });
+    soon("room for the rest", upstream.0.flush()).await.unwrap();
+    assert_eq!(upstream.hear().await, started("b"));
+    for end in [json!({"contextId": "b", "started": {"requestId": "r"}}), done("b"), done("a")] {
+        upstream.say(end).await;
+    }
+    at_rest(&gate).await;
+    reading.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_was_given_up_starts_nothing_until_it_reads_again() {
+    let (mut engine, gate) = scripted(1, |config| {
+        config.limits.caller_stall_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let (mut deaf, mut upstream) = v1(&gate, &mut engine).await;
+    deaf.say(started("a")).await;
+    assert_eq!(upstream.hear().await, started("a"));
+    let told = speak_until_told(&mut upstream, audio("a")).await;
+    assert!(told.to_text().unwrap().contains("cancel"), "{told}");
+    upstream.say(json!({"contextId": "a", "cancelled": {}})).await;
+    at_rest(&gate).await;
+    deaf.say(started("b")).await;
+    deaf.say(json!({"future": 1})).await;
+    assert_eq!(upstream.hear().await, json!({"future": 1}), "b would not be heard");
+    assert_eq!((status(&gate).running, status(&gate).waiting), (0, 0));
+    while deaf.hear().await != json!({"contextId": "b", "cancelled": {}}) {}
+    deaf.say(started("c")).await;
+    assert_eq!(upstream.hear().await, started("c"), "it reads again");
+    serve(&mut deaf, &mut upstream, "c").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
