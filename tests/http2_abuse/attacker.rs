@@ -60,10 +60,11 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn head(self) -> Vec<u8> {
-        let (path, kind) = match self.grpc {
-            true => ("/rime.TextToSpeech/Synthesize", "application/grpc"),
-            false => ("/", "application/json"),
-        };
+        self.head_to(if self.grpc { "/rime.TextToSpeech/Synthesize" } else { "/" })
+    }
+
+    pub(crate) fn head_to(self, path: &str) -> Vec<u8> {
+        let kind = if self.grpc { "application/grpc" } else { "application/json" };
         let fields = [
             (":method", "POST"),
             (":scheme", "http"),
@@ -152,6 +153,19 @@ impl Attacker {
         self.0.read_exact(&mut payload).await.ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         Some((head[3], head[4], stream, payload))
+    }
+
+    /// The gate makes room for more of a stream.
+    #[track_caller]
+    pub(crate) fn has_room(&mut self, wanted: u32) -> impl Future<Output = ()> {
+        soon("room", async move {
+            loop {
+                let (kind, _, stream, _) = self.read().await.unwrap();
+                if (kind, stream) == (WINDOW_UPDATE, wanted) {
+                    return;
+                }
+            }
+        })
     }
 
     /// The gate ends the connection, or says that it will.

@@ -21,6 +21,8 @@ use rime_gate::sim::{Engine, Settings};
 
 /// More of the process' memory than this is not for one attack.
 const MEMORY_BYTES_MAX: u64 = 192 << 20;
+/// Much less than a million frames take when each is remembered, and more than what the other tests need beside it.
+const FRAMES_BYTES_MAX: u64 = 96 << 20;
 
 async fn gate(change: impl FnOnce(&mut rime_gate::config::Config)) -> (Engine, Gate, [Door; 2]) {
     let engine = common::engine(Settings { grpc: Some(LOCAL), ..fast() }).await;
@@ -287,4 +289,67 @@ async fn more_streams_than_allowed_are_refused_and_the_allowed_ones_go_on() {
     }
     assert_eq!((status(&gate).running, status(&gate).waiting), (0, 0), "who uploads nothing holds nothing");
     is_unharmed(&engine, &gate, doors, before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_with_little_or_nothing_in_them_for_a_synthesis_that_waits_fill_no_memory() {
+    let (engine, gate, doors) = gate(|config| {
+        config.engine.concurrency_max = 1.try_into().unwrap();
+        config.limits.caller_stall_timeout = Duration::from_secs(600);
+    })
+    .await;
+    let before = memory();
+    let held = common::hold(&gate).await;
+    for door in doors {
+        for piece in [&b""[..], b"a"] {
+            let mut attacker = Attacker::to(door, &[]).await;
+            // Longer than what is read before it waits: nobody reads what follows.
+            let body = door.body(200_000);
+            let pieces = body.chunks(16_000).map(|piece| frame(DATA, 0, 1, piece)).collect::<Vec<_>>();
+            let head = frame(HEADERS, END_HEADERS, 1, &door.head());
+            assert!(attacker.write(&[head, pieces[..3].concat()].concat()).await);
+            attacker.has_room(1).await;
+            assert!(attacker.write(&pieces[3..5].concat()).await);
+            until("it waits", || status(&gate).waiting == 1).await;
+            let burst = frame(DATA, 0, 1, piece).repeat(50_000);
+            for _ in 0..20 {
+                if !attacker.write(&burst).await {
+                    break;
+                }
+            }
+            let grown = memory().saturating_sub(before);
+            assert!(grown < FRAMES_BYTES_MAX, "{grown} bytes more than before, for {} a frame", piece.len());
+            drop(attacker);
+            until("it waits no more", || status(&gate).waiting == 0).await;
+        }
+    }
+    drop(held);
+    is_unharmed(&engine, &gate, doors, before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_comes_to_its_text_costs_little_however_it_is_cut() {
+    let (engine, gate, doors) = gate(|_| {}).await;
+    let before = memory();
+    let door = doors[1];
+    let mut attacker = Attacker::to(door, &[]).await;
+    let head = door.head_to("/rime.TextToSpeech/SynthesizeStreaming");
+    // A header without text, then blanks: each message in a frame of its own.
+    let header = frame(DATA, 0, 1, &[0, 0, 0, 0, 2, 0x0a, 0]);
+    let blank = [0, 0, 0, 0, 3, 0x12, 1, b' '];
+    for stream in (1..160).step_by(2) {
+        let mut frames = frame(HEADERS, END_HEADERS, stream, &head);
+        frames.extend(&header[..5]);
+        frames.extend(stream.to_be_bytes());
+        frames.extend(&header[9..]);
+        frames.extend(frame(DATA, 0, stream, &blank).repeat(1_500));
+        if !attacker.write(&frames).await {
+            break;
+        }
+    }
+    assert_eq!((status(&gate).running, status(&gate).waiting), (0, 0), "nothing is to be spoken");
+    is_served(door).await;
+    drop(attacker);
+    is_unharmed(&engine, &gate, doors, before).await;
+    assert_eq!(engine.counts().syntheses.total, 3, "nothing of it reached the engine");
 }

@@ -61,6 +61,12 @@ impl Scan {
         self.malformed
     }
 
+    /// Whether more of a wanted field's content is to come.
+    #[must_use]
+    pub const fn is_in_field(&self) -> bool {
+        matches!(self.part, Part::Content { wanted: true, .. })
+    }
+
     /// Takes the next bytes of the stream.
     pub fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(&[u8])) {
         while let Some((&byte, rest)) = bytes.split_first() {
