@@ -5,15 +5,15 @@ use std::time::Duration;
 use futures_util::{Sink, SinkExt, StreamExt};
 use rime_gate::config::{Config, QueueWaitMax, Surface};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::{Socket, done, open, scripted, serve, started, v1};
-use crate::common::{Scripted, at_rest, config, soon, start, status, until};
+use crate::common::{Scripted, Wire, at_rest, config, soon, start, status, until};
 
 /// What nobody has taken for so long, nobody takes.
-const FULL: Duration = Duration::from_millis(300);
+const FULL: Duration = Duration::from_secs(1);
 /// No test waits for it.
 const NEVER: Duration = Duration::from_secs(600);
 
@@ -157,7 +157,7 @@ async fn a_caller_that_was_given_up_starts_nothing_until_it_reads_again() {
 async fn a_caller_that_reads_as_it_plays_is_alive_though_its_pong_is_late() {
     let (mut engine, gate) = scripted(1, |config| {
         config.websocket.ping_interval = Duration::from_millis(100);
-        config.websocket.pong_timeout = Duration::from_millis(1_500);
+        config.websocket.pong_timeout = Duration::from_secs(3);
     })
     .await;
     let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
@@ -171,12 +171,63 @@ async fn a_caller_that_reads_as_it_plays_is_alive_though_its_pong_is_late() {
     let mut caller = caller.0.into_inner();
     let mut played = vec![0; 5 << 20];
     let mut playing = tokio::time::interval(Duration::from_millis(300));
-    for _ in 0..12 {
+    for _ in 0..14 {
         playing.tick().await;
         soon("more to play", caller.read_exact(&mut played)).await.unwrap();
     }
     assert_eq!(status(&gate).running, 1);
-    // Then it plays no more.
-    soon("the socket's end", speaking).await.unwrap();
+    drop(caller);
+    at_rest(&gate).await;
+    speaking.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_lost_while_it_is_written_to_is_noticed() {
+    let (mut engine, gate) = scripted(1, patient).await;
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(started("a")).await;
+    upstream.hear().await;
+    // The caller takes nothing, so the engine is not read.
+    fill(&mut upstream, audio("a")).await;
+    Wire::over(upstream.0.into_inner()).reset();
+    assert_eq!(status(&gate).running, 1);
+    caller.say(json!({"contextId": "a", "text": "Still there?"})).await;
+    at_rest(&gate).await;
+    let told = soon("the close", async {
+        loop {
+            if let Message::Close(frame) = caller.next().await {
+                return frame.map(|frame| u16::from(frame.code));
+            }
+        }
+    });
+    assert_eq!(told.await, Some(1011));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_is_lost_while_it_is_written_to_is_noticed() {
+    let (mut engine, gate) = scripted(1, patient).await;
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(started("a")).await;
+    upstream.hear().await;
+    // The engine takes nothing, so the caller is not read.
+    let text = json!({"contextId": "a", "text": "A".repeat(60_000)}).to_string();
+    fill(&mut caller, text.into()).await;
+    Wire::over(caller.0.into_inner()).reset();
+    assert_eq!(status(&gate).running, 1);
+    upstream.say(json!({"contextId": "a", "audio": "AAAA"})).await;
+    at_rest(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_lingers_where_the_gate_itself_breaks_the_engines_socket_off() {
+    let (mut engine, gate) = scripted(1, |config| config.engine.cancel_linger = Duration::from_secs(2)).await;
+    let (mut caller, mut upstream) = v1(&gate, &mut engine).await;
+    caller.say(started("a")).await;
+    upstream.hear().await;
+    // A reserved opcode.
+    upstream.0.get_mut().write_all(&[0x83, 0]).await.unwrap();
+    assert_eq!(caller.hear().await["error"]["kind"], "unavailable");
+    assert_eq!(caller.closed().await.map(|(code, _)| code), Some(1011));
+    assert_eq!(status(&gate).running, 1, "the engine may work on until it notices");
     at_rest(&gate).await;
 }
