@@ -138,7 +138,7 @@ impl Turn {
 impl Caller {
     fn random(random: &mut StdRng) -> Self {
         let (speaks, _) = *TABLE.choose_weighted(random, |(_, weight)| *weight).unwrap();
-        let early = random.random_bool(0.5);
+        let early = random.random_bool(0.3);
         let leaves = match random.random_range(0..10) {
             0 => Leaves::InItsClose,
             1..=2 => Leaves::Reset,
@@ -400,7 +400,7 @@ fn engine_of(random: &mut StdRng, seed: u64) -> Settings {
         _ => Faults { cut_rate: 0.05, double_done_rate: 0.1, stall_rate: 0.03, ..Faults::default() },
     };
     // Long enough for every slot to be taken at once.
-    let faults = Faults { slow_rate: 0.5, slow_start: Duration::from_millis(120), ..faults };
+    let faults = Faults { slow_rate: 0.5, slow_start: Duration::from_millis(600), ..faults };
     Settings {
         seed,
         grpc: Some(LOCAL),
@@ -411,7 +411,8 @@ fn engine_of(random: &mut StdRng, seed: u64) -> Settings {
         on_duplicate_start,
         done_after_error: random.random_bool(0.5),
         early_head: random.random_bool(0.5),
-        cancel_delay: Duration::from_millis(random.random_range(0..30)),
+        // Long enough for whoever comes next to be there too early, and shorter than what the gate waits.
+        cancel_delay: Duration::from_millis(random.random_range(0..500)),
         faults,
         ..fast()
     }
