@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => Just(Step::Finish),
         5 => Just(Step::Take),
         5 => Just(Step::Hear),
-        5 => prop_oneof![9 => 0..60_u64, 2 => 100..400_u64].prop_map(Step::Pass),
+        5 => prop_oneof![9 => 0..60_u64, 2 => 100..900_u64].prop_map(Step::Pass),
         1 => prop_oneof![6 => Just(Step::Take), 1 => Just(Step::Eos), 1 => Just(Step::Stall)],
     ];
     prop::collection::vec(one, 1..150)
@@ -207,7 +207,8 @@ impl World {
     }
 
     fn finish(&mut self) {
-        if self.pieces == 0 {
+        // Nothing ends before it has sounded.
+        if self.pieces == 0 || self.now < self.sounded {
             return;
         }
         self.pieces -= 1;
