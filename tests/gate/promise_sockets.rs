@@ -434,9 +434,9 @@ fn gate_of(random: &mut StdRng, engine: &Engine, limit: u32) -> Config {
     config.limits.caller_stall_timeout = Duration::from_millis(150);
     // A busy machine leaves an engine without a turn for some 400 ms. That is no matter of the promise here, and so
     // everything by which the gate takes an engine to have noticed, or to be silent, is longer.
-    config.engine.cancel_linger = Duration::from_millis(1_000);
-    config.websocket.clear_release = Duration::from_millis(1_200);
-    config.websocket.binary_quiet = Duration::from_millis(1_200);
+    config.engine.cancel_linger = Duration::from_millis(1_200);
+    config.websocket.clear_release = Duration::from_millis(1_400);
+    config.websocket.binary_quiet = Duration::from_millis(1_400);
     config.websocket.ping_interval = Duration::from_millis(400);
     config.websocket.pong_timeout = Duration::from_millis(800);
     config.admission.queue_max = random.random_range(1..64);
