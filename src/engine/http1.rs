@@ -7,6 +7,8 @@ mod request;
 
 use std::io;
 
+use bytes::{Buf, Bytes};
+
 pub(super) use answer::answer;
 pub(super) use decoder::Decoder;
 pub(super) use request::{Outgoing, Upload};
@@ -38,4 +40,12 @@ pub enum AnswerError {
     /// A switch of protocols that was not asked for (RFC 9110 section 15.2.2).
     #[error("the engine switches protocols unasked")]
     Switched,
+}
+
+/// Goes past so many bytes. An emptied slice would hold on to all that was read for as long as somebody waits for more.
+fn pass(unread: &mut Bytes, length: usize) {
+    unread.advance(length);
+    if unread.is_empty() {
+        *unread = Bytes::new();
+    }
 }

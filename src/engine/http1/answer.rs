@@ -2,13 +2,13 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use httparse::Status;
 use hyper::ext::ReasonPhrase;
 
-use super::{AnswerError, Decoder, HEAD_BYTES_MAX, HEADERS_MAX};
+use super::{AnswerError, Decoder, HEAD_BYTES_MAX, HEADERS_MAX, pass};
 
 /// A head, and what is known from it about the rest.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) fn answer(unread: &mut Bytes, is_head: bool) -> Result<Option<Answer>
         let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or(AnswerError::Syntax(httparse::Error::Status))?;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            unread.advance(length);
+            pass(unread, length);
             continue;
         }
         let mut head = Response::new(());
@@ -50,7 +50,7 @@ pub(crate) fn answer(unread: &mut Bytes, is_head: bool) -> Result<Option<Answer>
         if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()) {
             head.extensions_mut().insert(reason);
         }
-        unread.advance(length);
+        pass(unread, length);
         let decoder = decoder(&head, is_head)?;
         let keeps = keeps(&head) && decoder.is_delimited() && status != StatusCode::SWITCHING_PROTOCOLS;
         return Ok(Some(Answer { head, decoder, keeps }));

@@ -1,13 +1,13 @@
 //! An answer's body, piece by piece, without its framing (RFC 9112 sections 6 and 7). Takes what there is and asks for no
 //! more than that.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use httparse::Status;
 
 use super::answer::headers;
-use super::{AnswerError, HEAD_BYTES_MAX, HEADERS_MAX};
+use super::{AnswerError, HEAD_BYTES_MAX, HEADERS_MAX, pass};
 
 /// What is still to come of a body.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ fn size(unread: &mut Bytes) -> Result<Option<Chunked>, AnswerError> {
     }
     let parsed = httparse::parse_chunk_size(unread).map_err(|_| invalid())?;
     let Status::Complete((length, size)) = parsed else { return Ok(None) };
-    unread.advance(length);
+    pass(unread, length);
     Ok(Some(if size == 0 { Chunked::Trailers } else { Chunked::Data(size) }))
 }
 
@@ -155,7 +155,7 @@ fn data_end(unread: &mut Bytes) -> Result<Option<Chunked>, AnswerError> {
     if unread.len() < 2 {
         return Ok(None);
     }
-    unread.advance(2);
+    pass(unread, 2);
     Ok(Some(Chunked::Size))
 }
 
@@ -165,7 +165,7 @@ fn trailers(unread: &mut Bytes) -> Result<Option<Chunked>, AnswerError> {
         return Ok(None);
     };
     let fields = if fields.is_empty() { None } else { Some(headers(fields, unread)?) };
-    unread.advance(length);
+    pass(unread, length);
     Ok(Some(Chunked::End(fields)))
 }
 
@@ -341,6 +341,13 @@ mod tests {
         assert_eq!(decoder.take(&mut unread).unwrap().unwrap().into_data().unwrap(), "hello");
         assert!(!decoder.is_ended());
         assert!(matches!(decoder.take(&mut unread), Err(AnswerError::Length(_))));
+    }
+
+    #[test]
+    fn who_waits_for_the_next_chunk_holds_nothing_of_the_last() {
+        let mut unread = Bytes::from(b"5\r\nhello\r\n".to_vec());
+        let piece = Decoder::chunked().take(&mut unread).unwrap().unwrap().into_data().unwrap();
+        assert!(piece.is_unique());
     }
 
     #[test]
