@@ -175,8 +175,11 @@ pub fn to_grpc_engine<B>(
 /// Turns the engine's head into the caller's: drops what belongs to the engine's connection.
 pub fn to_caller<B>(response: &mut Response<B>, caller: Version) {
     drop_hop_by_hop(response.headers_mut());
-    if caller == Version::HTTP_2 && response.headers().contains_key(header::TRANSFER_ENCODING) {
-        drop_fields(response.headers_mut(), |name| *name == header::TRANSFER_ENCODING);
+    if response.headers().contains_key(header::TRANSFER_ENCODING) {
+        // A length beside the coding need not be true, and must not travel on (RFC 9112 section 6.3).
+        drop_fields(response.headers_mut(), |name| {
+            *name == header::CONTENT_LENGTH || caller == Version::HTTP_2 && *name == header::TRANSFER_ENCODING
+        });
     }
     *response.version_mut() = caller;
 }
