@@ -14,6 +14,7 @@ use http_body::Frame;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
@@ -121,7 +122,11 @@ impl Connection {
                 Poll::Ready(Ok(true)) => continue,
                 Poll::Ready(Ok(false)) => AnswerError::Incomplete,
                 Poll::Ready(Err(error)) => error.into(),
-                Poll::Pending => return self.alarm.as_mut().poll(cx).map(|()| Err(Unanswered::TimedOut)),
+                Poll::Pending => {
+                    // Looked at even where interim answers without end have spent this task's budget.
+                    let mut alarm = unconstrained(self.alarm.as_mut());
+                    return Pin::new(&mut alarm).poll(cx).map(|()| Err(Unanswered::TimedOut));
+                }
             };
             return Poll::Ready(Err(Unanswered::Lost(lost)));
         }
@@ -150,7 +155,8 @@ impl Connection {
             }
             if *written == request.bytes.len() {
                 self.written();
-                return Poll::Ready(Ok(()));
+                // The task that writes on is waited for from now on: nobody else tells that the body broke off.
+                return self.poll_write(cx);
             }
         };
         match std::mem::replace(&mut self.writing, Writing::Over) {

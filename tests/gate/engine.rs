@@ -1,11 +1,19 @@
 //! The gate's connections to its engine: used again, replaced when they are closed, and never good for sending a request
 //! twice. An engine that is down or does not begin is said to be so.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rime_gate::sim::Settings;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{
     Exchange, LOCAL, Scripted, Wire, at_rest, config, engine, fast, say, soon, start, status, until,
@@ -162,4 +170,69 @@ async fn a_message_right_behind_the_switch_to_a_websocket_is_not_lost() {
         assert!(soon("the message", stream.read_buf(&mut heard)).await.unwrap() > 0);
     }
     assert_eq!(heard, b"\x81\x02hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_says_wait_without_end_is_given_up() {
+    let mut engine = Scripted::start().await;
+    let mut config = config(engine.address, 1);
+    config.engine.first_byte_timeout = Duration::from_millis(200);
+    let gate = start(config);
+    let mut caller = Wire::to_gate(&gate).await;
+    caller.send(HEALTH).await;
+    let (mut stream, _) = engine.next().await.wire.into_parts();
+    let flood = tokio::spawn(async move {
+        let waits = "HTTP/1.1 102 Processing\r\n\r\n".repeat(10_000);
+        while stream.write_all(waits.as_bytes()).await.is_ok() {}
+    });
+    let answer = caller.message().await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (504, "engine_timeout"));
+    soon("the end of the flood", flood).await.unwrap();
+}
+
+/// A body of which no more comes.
+struct Stopped(Option<Bytes>);
+
+impl Body for Stopped {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.take().map_or(Poll::Pending, |part| Poll::Ready(Some(Ok(Frame::data(part)))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stops_on_its_way_to_a_silent_engine_is_refused_when_its_time_is_up() {
+    let mut engine = Scripted::start().await;
+    let mut config = config(engine.address, 1);
+    config.limits.body_timeout = Duration::from_millis(500);
+    let gate = start(config);
+    // Over HTTP/2, where nothing but the body's end wakes the request that waits for an answer.
+    let stream = TcpStream::connect(gate.addresses()[0]).await.unwrap();
+    let (mut caller, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // More than what is read before the synthesis is let in.
+    let request = Request::post("http://gate/").body(Stopped(Some(vec![b'x'; 120_000].into()))).unwrap();
+    let answer = tokio::spawn(caller.send_request(request));
+    let _silent = engine.next().await;
+    let answer = soon("the refusal", answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 408);
+    assert_eq!(answer.headers()["x-rime-gate-reason"], "body_timeout");
+    at_rest(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_beside_chunks_is_believed_by_nobody() {
+    let (_engine, gate, mut caller, mut exchange) = asked(say(5)).await;
+    let answer =
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    exchange.wire.send(answer).await;
+    let answer = caller.message().await;
+    assert_eq!((answer.field("content-length"), answer.body.as_slice()), (None, &b"hello"[..]));
+    at_rest(&gate).await;
 }
