@@ -1,6 +1,7 @@
 //! Accepts callers: how many, which HTTP they speak, how long they may be silent, and when no more are let in. Knows
 //! no synthesis: what a request means is the service's business.
 
+mod caller_io;
 mod connection;
 mod heads;
 mod turn;

@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
+/// Carries the label of a refusal's reason, in HTTP and in gRPC's trailers.
+pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-rime-gate-reason");
+
 /// Why a request was not served. A closed set: it is the `reason` label of `rime_gate_refusals_total`
 /// and the value of the `x-rime-gate-reason` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

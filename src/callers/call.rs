@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::manner::{AUDIO, Manner, Words};
 use crate::engine::orca;
 use crate::meter::{Measured, Meter, Outcome};
-use crate::relay::answer::REASON_HEADER;
+use crate::refusal::REASON_HEADER;
 
 /// What is read of an answer that is no sound.
 const ERROR_BYTES_MAX: usize = 4096;

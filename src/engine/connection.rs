@@ -7,6 +7,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Response;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::unconstrained;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,6 +28,10 @@ const READ_BYTES_MIN: usize = 8 * 1024;
 
 /// What is read at once at most.
 const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// How long the rest of a request may take whose answer has ended: an engine that neither reads nor closes would hold it for
+/// ever.
+const REST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a request brought no answer.
 #[derive(Debug)]
@@ -106,6 +111,10 @@ impl Connection {
         if let Poll::Ready(Err(unanswered)) = self.poll_write(cx) {
             return Poll::Ready(Err(unanswered));
         }
+        if let Writing::Request { written: 0, .. } = self.writing {
+            // What comes before anything was asked is no answer.
+            return self.poll_alarm(cx);
+        }
         loop {
             if !self.unread.is_empty() {
                 match http1::answer(&mut self.unread, self.is_head) {
@@ -122,14 +131,16 @@ impl Connection {
                 Poll::Ready(Ok(true)) => continue,
                 Poll::Ready(Ok(false)) => AnswerError::Incomplete,
                 Poll::Ready(Err(error)) => error.into(),
-                Poll::Pending => {
-                    // Looked at even where interim answers without end have spent this task's budget.
-                    let mut alarm = unconstrained(self.alarm.as_mut());
-                    return Pin::new(&mut alarm).poll(cx).map(|()| Err(Unanswered::TimedOut));
-                }
+                Poll::Pending => return self.poll_alarm(cx),
             };
             return Poll::Ready(Err(Unanswered::Lost(lost)));
         }
+    }
+
+    /// Waits for the deadline, even where interim answers without end have spent this task's budget.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Unanswered>> {
+        let mut alarm = unconstrained(self.alarm.as_mut());
+        Pin::new(&mut alarm).poll(cx).map(|()| Err(Unanswered::TimedOut))
     }
 
     /// Writes the request. Ready where nothing more is to be written here.
@@ -252,11 +263,11 @@ impl Connection {
             }
             // Answered early: the rest of the request is sent all the same, as its caller expects.
             Writing::Elsewhere(task) => {
-                drop(task.detach());
+                tokio::spawn(timeout(REST_TIMEOUT, task));
                 None
             }
             Writing::Request { writer, request, written } => {
-                tokio::spawn(write_out(writer, request, written));
+                tokio::spawn(timeout(REST_TIMEOUT, write_out(writer, request, written)));
                 None
             }
             Writing::Nothing(_) | Writing::Over => None,

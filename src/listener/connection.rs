@@ -2,23 +2,19 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +22,7 @@ use tower::Service;
 use tracing::debug;
 
 use super::Place;
+use super::caller_io::{CallerIo, read_some};
 use super::heads::Heads;
 use super::turn::{Streams, Turn};
 use super::watch::{Serving, Verdict, Watch, Watchdog};
@@ -34,9 +31,6 @@ use crate::protocol::headers::Peer;
 
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// What is read of an HTTP/1 connection at once, and to learn which HTTP a caller speaks.
-const READ_BYTES_MAX: usize = 8 * 1024;
 
 /// The header limit that the HTTP/1 parser holds on its stack; any other is allocated for each request.
 const HEADERS_MAX_INLINE: usize = 100;
@@ -83,7 +77,7 @@ pub(super) async fn serve<S, B>(
     let caller = Peer::new(peer);
     let streams = (version == Version::Http2).then(|| Streams::new(limits.caller_stall_timeout));
     let begun = streams.clone();
-    let heads = io.heads.clone();
+    let heads = io.heads();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         if let Some(spelling) = heads.as_ref().and_then(|heads| heads.take(&request)) {
@@ -256,117 +250,7 @@ async fn sniff(
         }
     };
     let watch = Arc::clone(watch);
-    Some((version, CallerIo { ahead: seen, stream: TokioIo::new(stream), watch, heads }))
-}
-
-fn read_some(stream: &mut TcpStream, seen: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    // On the stack of this call: a buffer in the connection's own state would stay with it for life.
-    let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
-    let mut space = ReadBuf::uninit(&mut space);
-    ready!(Pin::new(stream).poll_read(cx, &mut space))?;
-    seen.extend_from_slice(space.filled());
-    Poll::Ready(Ok(space.filled().len()))
-}
-
-/// A caller's socket, and the bytes that were read before the parser asked for them.
-#[derive(Debug)]
-struct CallerIo {
-    ahead: BytesMut,
-    stream: TokioIo<TcpStream>,
-    watch: Arc<Watch>,
-    /// `None` in HTTP/2: bytes that arrive between requests begin no head, they may be a ping or a window.
-    heads: Option<Arc<Heads>>,
-}
-
-impl Read for CallerIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let at_rest = this.heads.is_some() && this.watch.expects_head();
-        if this.ahead.is_empty() {
-            let Some(heads) = &this.heads else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
-            let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
-            let room = buf.remaining().min(space.len());
-            let mut read = ReadBuf::uninit(&mut space[..room]);
-            ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut read))?;
-            heads.read(read.filled(), at_rest);
-            buf.put_slice(read.filled());
-        } else {
-            buf.put_slice(&this.ahead.split_to(this.ahead.len().min(buf.remaining())));
-            if this.ahead.is_empty() {
-                // An emptied buffer would hold its allocation for the connection's life.
-                this.ahead = BytesMut::new();
-            }
-        }
-        if at_rest {
-            this.watch.head_began(Instant::now().into_std());
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl CallerIo {
-    /// A parser that holds bytes of the next request reads nothing while this one is served, and would not learn that the
-    /// caller is gone. So more is read here.
-    ///
-    /// # Errors
-    ///
-    /// The caller is gone.
-    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(heads) = self.heads.as_ref().filter(|heads| heads.have_surplus()) else { return Ok(()) };
-        while self.watch.is_serving() && self.ahead.len() < READ_BYTES_MAX {
-            let before = self.ahead.len();
-            let Poll::Ready(read) = read_some(self.stream.inner_mut(), &mut self.ahead, cx) else { break };
-            if read? == 0 {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            heads.read(&self.ahead[before..], false);
-        }
-        Ok(())
-    }
-}
-
-impl CallerIo {
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(_) => self.watch.wrote(),
-            Poll::Pending => self.watch.write_blocked(),
-        }
-        written
-    }
-}
-
-impl Write for CallerIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The parser's driver comes by here on every turn.
-        self.look_for_the_end(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    Some((version, CallerIo::new(stream, seen, watch, heads)))
 }
 
 pin_project! {

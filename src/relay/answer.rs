@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
@@ -15,11 +15,8 @@ use tower_http::timeout::TimeoutBody;
 
 use crate::engine::EngineBody;
 use crate::protocol::headers::BadHead;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{REASON_HEADER, Reason, Refusal};
 use crate::stream::Metered;
-
-/// Carries the label of a refusal's reason.
-pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-rime-gate-reason");
 
 /// `Retry-After` of a refusal by a door that has not seen enough releases to know better.
 const RETRY_AFTER_UNKNOWN: Option<u64> = Some(1);

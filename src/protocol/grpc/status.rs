@@ -7,12 +7,11 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
-use crate::refusal::Refusal;
+use crate::refusal::{REASON_HEADER, Refusal};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
-const REASON: HeaderName = HeaderName::from_static("x-rime-gate-reason");
 
 /// `DEADLINE_EXCEEDED`.
 const DEADLINE_EXCEEDED: u8 = 4;
@@ -56,7 +55,7 @@ impl Status {
             trailers.insert(GRPC_MESSAGE, percent_encoded(self.message));
         }
         if let Some(refusal) = &self.refusal {
-            trailers.insert(REASON, HeaderValue::from_static(refusal.reason.answer().label));
+            trailers.insert(REASON_HEADER, HeaderValue::from_static(refusal.reason.answer().label));
             let details = BASE64_STANDARD_NO_PAD.encode(self.details(refusal).encode_to_vec());
             if let Ok(details) = HeaderValue::try_from(details) {
                 trailers.insert(GRPC_DETAILS, details);

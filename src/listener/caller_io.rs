@@ -1,0 +1,148 @@
+//! A caller's socket, as the HTTP library reads and writes it: puts back what was read to learn the protocol, keeps heads as
+//! they came, and notices that the caller is gone when the library does not look.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::heads::Heads;
+use super::watch::Watch;
+
+/// What is read of an HTTP/1 connection at once, and to learn which HTTP a caller speaks.
+const READ_BYTES_MAX: usize = 8 * 1024;
+
+/// Reads what has come, behind what was `seen`. How many bytes it was.
+pub(super) fn read_some(
+    stream: &mut TcpStream,
+    seen: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    // On the stack of this call: a buffer in the connection's own state would stay with it for life.
+    let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
+    let mut space = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(stream).poll_read(cx, &mut space))?;
+    seen.extend_from_slice(space.filled());
+    Poll::Ready(Ok(space.filled().len()))
+}
+
+/// A caller's socket, and the bytes that were read before the parser asked for them.
+#[derive(Debug)]
+pub(super) struct CallerIo {
+    ahead: BytesMut,
+    stream: TokioIo<TcpStream>,
+    watch: Arc<Watch>,
+    /// `None` in HTTP/2: bytes that arrive between requests begin no head, they may be a ping or a window.
+    heads: Option<Arc<Heads>>,
+}
+
+impl Read for CallerIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let at_rest = this.heads.is_some() && this.watch.expects_head();
+        if this.ahead.is_empty() {
+            let Some(heads) = &this.heads else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+            let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
+            let room = buf.remaining().min(space.len());
+            let mut read = ReadBuf::uninit(&mut space[..room]);
+            ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut read))?;
+            heads.read(read.filled(), at_rest);
+            buf.put_slice(read.filled());
+        } else {
+            buf.put_slice(&this.ahead.split_to(this.ahead.len().min(buf.remaining())));
+            if this.ahead.is_empty() {
+                // An emptied buffer would hold its allocation for the connection's life.
+                this.ahead = BytesMut::new();
+            }
+        }
+        if at_rest {
+            this.watch.head_began(Instant::now().into_std());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl CallerIo {
+    /// That at `stream`, of which `ahead` was read. `heads` is `None` in HTTP/2.
+    pub(super) fn new(
+        stream: TcpStream,
+        ahead: BytesMut,
+        watch: Arc<Watch>,
+        heads: Option<Arc<Heads>>,
+    ) -> Self {
+        Self { ahead, stream: TokioIo::new(stream), watch, heads }
+    }
+
+    pub(super) fn heads(&self) -> Option<Arc<Heads>> {
+        self.heads.clone()
+    }
+
+    /// A parser that holds bytes of the next request reads nothing while this one is served, and would not learn that the
+    /// caller is gone. So more is read here.
+    ///
+    /// # Errors
+    ///
+    /// The caller is gone.
+    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(heads) = self.heads.as_ref().filter(|heads| heads.have_surplus()) else { return Ok(()) };
+        while self.watch.is_serving() && self.ahead.len() < READ_BYTES_MAX {
+            let before = self.ahead.len();
+            let Poll::Ready(read) = read_some(self.stream.inner_mut(), &mut self.ahead, cx) else { break };
+            if read? == 0 {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            heads.read(&self.ahead[before..], false);
+        }
+        Ok(())
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(_) => self.watch.wrote(),
+            Poll::Pending => self.watch.write_blocked(),
+        }
+        written
+    }
+}
+
+impl Write for CallerIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The parser's driver comes by here on every turn.
+        self.look_for_the_end(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
