@@ -192,7 +192,8 @@ impl Session {
             }
             Read::Message(_) | Read::Alive => {}
             Read::Close(frame) => self.engine_leaves(cx, now, true, frame),
-            Read::Gone => self.engine_leaves(cx, now, true, Some(lost())),
+            // It may not know yet what else ran on a connection that broke.
+            Read::Gone => self.engine_leaves(cx, now, false, Some(lost())),
             Read::Broken(fault) => {
                 self.engine.close(Some(fault));
                 self.engine_leaves(cx, now, false, Some(lost()));
