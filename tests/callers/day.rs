@@ -101,6 +101,7 @@ impl Agent {
     #[track_caller]
     pub(crate) fn end_of_turn_with_audio(&mut self, seconds: f64) -> Value {
         let turn = self.end_of_turn();
+        assert!(turn["frames"].as_u64().unwrap() > 1, "it streams: {turn}");
         let heard = turn["seconds"].as_f64().unwrap();
         assert!((heard - seconds).abs() < 0.001, "{heard} s instead of {seconds} s: {turn}");
         assert_eq!(turn["errors"].as_array().map(Vec::len), Some(0), "{turn}");
