@@ -1,13 +1,14 @@
 //! Carries a request to the engine and its answer back: connections, their reuse, time-outs, and whether the engine
 //! is up. Knows nothing of admission, audio or metrics.
 
-pub mod body;
+mod body;
 mod connection;
 pub mod grpc;
 mod health;
 mod http1;
 pub(crate) mod orca;
 mod pool;
+pub mod send;
 mod socket;
 
 use std::fmt;
@@ -25,13 +26,14 @@ use tower::Service;
 
 use crate::config;
 use crate::refusal::Reason;
-use body::SendError;
-pub use body::{EngineBody, SendBody};
+pub use body::EngineBody;
 use connection::{Connection, Unanswered};
 pub use health::Health;
 pub use http1::AnswerError;
 use http1::Outgoing;
 use pool::Pool;
+pub use send::SendBody;
+use send::SendError;
 pub use socket::Opened;
 
 /// Why the engine gave no answer.

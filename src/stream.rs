@@ -1,48 +1,24 @@
 //! The body that carries the sound: the engine's bytes, the meter that times them and the permit that pays for them,
 //! ended together and exactly once. Decides when a stream has stood still for too long. Alters no byte.
 
+mod books;
+mod texts;
+
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use slab::Slab;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
-use crate::admission::{Door, Permit};
-use crate::meter::{Measured, Meter, Outcome};
-use crate::metrics::{Metrics, Model, Protocol};
+use crate::admission::Permit;
+use crate::meter::{Meter, Outcome};
+use crate::metrics::{Model, Protocol};
 use crate::protocol::grpc;
-
-/// Where every synthesis is written down: the slots, the figures and the list of those that run.
-#[derive(Debug)]
-pub struct Books<B> {
-    /// Where slots come from.
-    pub door: Door,
-    /// Where figures go.
-    pub metrics: Arc<Metrics>,
-    /// How long a slot stays taken after a synthesis was cancelled: the engine works on until it notices.
-    pub cancel_linger: Duration,
-    running: Mutex<Slab<Arc<Live<B>>>>,
-    /// When those arrived that no stream of the gate carries: on sockets, several share one.
-    elsewhere: Mutex<Slab<Instant>>,
-}
-
-/// A synthesis that runs elsewhere than in a [`Metered`] stream, written down until this is dropped.
-#[derive(Debug)]
-pub struct Entry<B> {
-    books: Arc<Books<B>>,
-    key: usize,
-}
-
-impl<B> Drop for Entry<B> {
-    fn drop(&mut self) {
-        self.books.elsewhere().remove(self.key);
-    }
-}
+pub use books::{Books, Entry};
+pub use texts::Texts;
 
 /// Whose synthesis it is, as far as the figures tell.
 #[derive(Clone, Copy, Debug)]
@@ -53,59 +29,6 @@ pub struct Labels {
     pub model: Model,
     /// The status code that the caller was answered with.
     pub code: u16,
-}
-
-/// When text reached the engine, told by whoever sends it, read by whoever meters the answer.
-#[derive(Debug)]
-pub struct Texts {
-    origin: Instant,
-    /// Nanoseconds from `origin` to the last text that was not taken yet; 0 is none.
-    last: AtomicU64,
-    /// Text has come since the last sweep.
-    stirred: AtomicBool,
-    /// More may come.
-    open: AtomicBool,
-}
-
-impl Default for Texts {
-    fn default() -> Self {
-        let last = AtomicU64::new(0);
-        Self { origin: Instant::now(), last, stirred: AtomicBool::new(true), open: AtomicBool::new(true) }
-    }
-}
-
-impl Texts {
-    /// Text that can be spoken goes to the engine now.
-    pub fn came(&self) {
-        let at = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.last.store(at.max(1), Relaxed);
-        self.stirred.store(true, Relaxed);
-    }
-
-    /// No more will come.
-    pub fn ended(&self) {
-        self.stirred.store(true, Relaxed);
-        self.open.store(false, Relaxed);
-    }
-
-    /// Whether more may come.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.open.load(Relaxed)
-    }
-
-    fn take(&self) -> Option<Instant> {
-        // Looked at for every chunk of audio, and mostly there is none: a plain load then.
-        if self.last.load(Relaxed) == 0 {
-            return None;
-        }
-        Some(self.origin + Duration::from_nanos(self.last.swap(0, Relaxed)))
-    }
-
-    /// Whether text came since this was last asked, and whether more may come.
-    fn since_last_sweep(&self) -> (bool, bool) {
-        (self.stirred.swap(false, Relaxed), self.is_open())
-    }
 }
 
 /// How long a stream may stand still.
@@ -163,112 +86,6 @@ impl<B> Live<B> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-impl<B> Books<B> {
-    /// Empty books.
-    #[must_use]
-    pub fn new(door: Door, metrics: Arc<Metrics>, cancel_linger: Duration) -> Self {
-        Self { door, metrics, cancel_linger, running: Mutex::default(), elsewhere: Mutex::default() }
-    }
-
-    /// Writes down a synthesis that arrived at `arrived` and now runs elsewhere.
-    pub fn enter(self: &Arc<Self>, arrived: Instant) -> Entry<B> {
-        Entry { books: Arc::clone(self), key: self.elsewhere().insert(arrived) }
-    }
-
-    fn elsewhere(&self) -> MutexGuard<'_, Slab<Instant>> {
-        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn running(&self) -> MutexGuard<'_, Slab<Arc<Live<B>>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The age of the synthesis that has been known for longest, from its arrival.
-    #[must_use]
-    pub fn oldest_age(&self, now: Instant) -> Duration {
-        let running = self.running();
-        let streams = running.iter().filter_map(|(_, live)| live.lock().as_ref().map(|state| state.arrived));
-        let elsewhere = self.elsewhere().iter().map(|(_, arrived)| *arrived).min();
-        streams.chain(elsewhere).min().map_or(Duration::ZERO, |arrived| now - arrived)
-    }
-
-    /// Ends every stream that has stood still for too long, and gives back its slot. A stream whose caller stopped
-    /// reading is polled by nobody: that is why it is not left to the stream itself.
-    pub fn sweep(&self, now: Instant, timeouts: StallTimeouts) {
-        let all: Vec<_> = self.running().iter().map(|(_, live)| Arc::clone(live)).collect();
-        for live in all {
-            let mut state = live.lock();
-            let Some(stalled) = state.as_mut().and_then(|state| state.stalled(now, timeouts)) else {
-                continue;
-            };
-            let ended = state.take();
-            drop(state);
-            if let Some(ended) = ended {
-                self.end(ended, now, stalled);
-            }
-        }
-    }
-
-    /// Sweeps for ever, eight times in the shorter time-out.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it ends the sweeping and nothing else.
-    pub async fn keep_sweeping(self: Arc<Self>, timeouts: StallTimeouts) {
-        let period = (timeouts.engine.min(timeouts.caller) / 8).clamp(SWEEP_PERIOD_MIN, SWEEP_PERIOD_MAX);
-        let mut ticks = interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            self.sweep(ticks.tick().await, timeouts);
-        }
-    }
-
-    /// The one place where a synthesis that was let in ends.
-    fn end(&self, state: State<B>, now: Instant, outcome: Outcome) {
-        let State { body, permit, meter, labels, key, waker, .. } = state;
-        drop(body);
-        self.running().remove(key);
-        let measured = meter.end(now.into_std(), outcome);
-        let level = permit.mean_level_at(now);
-        self.settle(permit, now, outcome);
-        self.written(now, labels, &measured, level);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Gives a slot back: at once where the engine has ended, after the linger where it may still be at work.
-    fn settle(&self, permit: Permit, now: Instant, outcome: Outcome) {
-        match outcome {
-            // Where an answer broke off, it may have been the gate that hung up, on bytes that it could not read.
-            Outcome::CallerGone | Outcome::EngineTimeout | Outcome::Truncated => {
-                permit.release_after(self.cancel_linger);
-            }
-            Outcome::Ok | Outcome::Refused | Outcome::EngineError => permit.release(now),
-        }
-    }
-
-    /// Writes down a synthesis that has ended. `level` is the mean number in flight during its life
-    /// ([`Permit::mean_level`]).
-    pub fn written(&self, now: Instant, labels: Labels, measured: &Measured, level: Option<f64>) {
-        self.metrics.advise(now.into_std(), labels.code, measured, level);
-        self.metrics.finished(now.into_std(), labels.protocol, labels.model, labels.code, measured);
-        tracing::debug!(
-            protocol = labels.protocol.label(),
-            code = labels.code,
-            outcome = measured.outcome.label(),
-            waited = ?measured.queue_wait,
-            ttfb = ?measured.ttfb,
-            rtf = measured.rtf.ok(),
-            audio = ?measured.audio,
-            "a synthesis ended"
-        );
-    }
-}
-
-const SWEEP_PERIOD_MIN: Duration = Duration::from_millis(10);
-const SWEEP_PERIOD_MAX: Duration = Duration::from_secs(1);
 
 impl<B> State<B> {
     fn stalled(&mut self, now: Instant, timeouts: StallTimeouts) -> Option<Outcome> {

@@ -20,8 +20,8 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::SendError;
 use super::http1::{self, AnswerError, Decoder, Outgoing, Upload};
+use super::send::SendError;
 
 /// What is read at once at first; more where so much comes, less again where it does not.
 const READ_BYTES_MIN: usize = 8 * 1024;

@@ -10,9 +10,10 @@ use http_body_util::{BodyExt, Collected, Limited};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::body::{EngineBody, SendBody};
+use super::body::EngineBody;
 use super::connection::Connection;
 use super::http1::{AnswerError, Outgoing};
+use super::send::SendBody;
 use super::{EngineClient, EngineError};
 
 /// Bytes of an answer that refuses a socket: a line of text. What is longer is left out.

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 
 use crate::config::Limits;
 use crate::engine::SendBody;
-use crate::engine::body::Streamed;
+use crate::engine::send::Streamed;
 use crate::refusal::{Reason, Refusal};
 
 /// What is read of a body before its synthesis is admitted. Rime's texts have at most 1,000 characters, Arcana's any

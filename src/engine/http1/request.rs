@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame};
 
 use crate::engine::SendBody;
-use crate::engine::body::SendError;
+use crate::engine::send::SendError;
 use crate::protocol::spelling::Spelling;
 
 /// A request that is ready to be written. The same bytes go out on whatever connection takes them.
@@ -193,7 +193,7 @@ fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::body::Streamed;
+    use crate::engine::send::Streamed;
     use std::collections::VecDeque;
 
     fn post() -> http::request::Builder {
