@@ -269,6 +269,7 @@ async fn work(
 ) {
     let engine = EngineClient::new(&config.engine.http, &config.engine, Arc::clone(&control.health));
     let grpc = GrpcClient::new(&config.engine);
+    let mut clients = vec![engine.clone()];
     for (socket, listener) in doors.into_iter().zip(&config.listeners) {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
@@ -283,6 +284,7 @@ async fn work(
                     Surface::Http => engine.clone(),
                 };
                 let stack = relay::stack(&config, listener, &control.books, &sockets, &engine);
+                clients.push(engine);
                 tokio::spawn(listener::accept(socket, stack, doorway.clone()));
             }
             Err(error) => error!(%error, address = %listener.address, "a worker cannot listen"),
@@ -293,7 +295,7 @@ async fn work(
         tokio::select! {
             () = stop.cancelled() => return,
             _ = looks.tick() => {
-                engine.close_idle();
+                clients.iter().for_each(EngineClient::close_idle);
                 grpc.close_idle();
             }
         }

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{DONE, NO, chain};
 use crate::check;
-use crate::config::{Checked, Config, Log, LogFormat, RunArguments};
+use crate::config::{Checked, Config, Log, LogFormat, RunArguments, Surface, WhenFull};
 use crate::gate::Gate;
 
 /// Runs the gate until a signal ends it.
@@ -40,13 +40,29 @@ pub(super) async fn run(arguments: &RunArguments) -> u8 {
     }
 }
 
+/// What stands behind a listener of that surface.
+fn behind(surface: Surface, config: &Config) -> String {
+    let engine = &config.engine;
+    match surface {
+        Surface::Http => &engine.http,
+        Surface::Grpc => &engine.grpc,
+        Surface::WsJson => &engine.ws_json,
+        Surface::WsBinary => &engine.ws_binary,
+    }
+    .to_string()
+}
+
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    let engine = config.engine.http.to_string();
     let limit = config.engine.concurrency_max;
+    let observing = config.admission.when_full == WhenFull::Observe;
+    let doors: Vec<_> = config.listeners.iter().map(|of| (of.surface, behind(of.surface, &config))).collect();
     let mut interrupts = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let gate = Gate::start(config)?;
-    for address in gate.addresses() {
-        info!(%address, %engine, limit, "listening");
+    for (address, (surface, engine)) in gate.addresses().iter().zip(doors) {
+        info!(%address, ?surface, %engine, limit, "listening");
+    }
+    if observing {
+        warn!("observing: everybody is let in, and the limit protects nobody");
     }
     info!(admin = %gate.admin_address(), metrics = %gate.metrics_address(), "listening for operators");
     tell_systemd(NotifyState::Ready);

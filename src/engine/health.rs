@@ -97,6 +97,7 @@ impl Health {
         let client = EngineClient::new(&settings.http, &settings, Arc::clone(&self));
         let mut ticks = interval(settings.health_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked = false;
         loop {
             ticks.tick().await;
             client.close_idle();
@@ -106,6 +107,10 @@ impl Health {
             let Ok(request) = request else { return };
             let status = timeout(settings.health_timeout, ask(&client, request)).await.ok().flatten();
             self.set(status.is_some_and(|status| status < StatusCode::INTERNAL_SERVER_ERROR));
+            if !std::mem::replace(&mut asked, true) && !self.is_up() {
+                // It was down before anybody had asked, so that nothing has changed.
+                warn!(engine = %settings.http, ?status, "the engine is down");
+            }
         }
     }
 }

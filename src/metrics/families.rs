@@ -134,7 +134,7 @@ families! {
     BURN_RATE "slo_burn_rate" Gauge ["slo", "window"]
         "How many times faster than a clause of the target allows bad syntheses come, TTFB from dispatch; NaN without any."
     SLO_MET "slo_met" Gauge ["slo", "window"]
-        "1 where a clause of the target is met, 0 where it is missed beyond chance, NaN where neither is certain."
+        "1 where the share seen is what a clause of the target asks, 0 where it is less beyond chance, NaN where chance may do it."
     LIMIT_PROVED "limit_proved" Gauge []
         "Whether the limit in force is proved, and nothing in production speaks against it."
     LIMIT_ADVISED "concurrency_limit_advised" Gauge []
