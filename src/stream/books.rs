@@ -26,7 +26,7 @@ pub struct Books<B> {
     elsewhere: Mutex<Slab<Instant>>,
 }
 
-/// A synthesis that runs elsewhere than in a [`Metered`] stream, written down until this is dropped.
+/// A synthesis that runs elsewhere than in a [`Metered`](super::Metered) stream, written down until this is dropped.
 #[derive(Debug)]
 pub struct Entry<B> {
     books: Arc<Books<B>>,

@@ -155,10 +155,16 @@ impl Running {
         settings: &Settings,
         out: &mut Vec<Action>,
     ) {
-        (self.heard, self.sounds) = (Some(now), true);
+        self.heard = Some(now);
+        // What was on its way when text joined is no sound of that text.
+        self.sounds |= !self.may_have_crossed(now);
         self.state = match self.state {
             State::Speaking | State::Settling { .. } => State::Speaking,
-            State::Closing { outcome, .. } => State::Closing { outcome, until: now + settings.clear_release },
+            State::Closing { outcome, until } => {
+                let release = now + settings.clear_release;
+                let until = if self.sounds { release } else { release.max(until) };
+                State::Closing { outcome, until }
+            }
         };
         let silent = !self.has_sounded();
         let gap = sound.heard_by(&mut self.meter, now);
