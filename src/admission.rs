@@ -6,10 +6,12 @@ pub mod layer;
 mod levels;
 mod queue;
 pub mod scheduler;
+mod settings;
 
 pub use layer::{Admission, AdmissionError, AdmissionLayer, Held};
 pub use levels::{Levels, WINDOWS};
-pub use scheduler::{QueueWaitMax, Settings, Snapshot, WhenFull};
+pub use scheduler::Snapshot;
+pub use settings::{QueueWaitMax, Settings, WhenFull};
 
 use crate::refusal::Refusal;
 use scheduler::{Decision, Outcome, Scheduler, Ticket};

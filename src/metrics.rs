@@ -8,6 +8,7 @@
 
 mod children;
 mod families;
+mod gauges;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ use crate::meter::{Measured, Outcome};
 use crate::refusal::Reason;
 use crate::slo::{self, Window, Windows};
 use crate::target::Target;
-use children::{Children, Gauges, Waited};
+use children::{Children, Waited};
+use gauges::Gauges;
 
 pub use families::{Family, Kind, PREFIX, families, markdown};
 

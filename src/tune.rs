@@ -5,6 +5,7 @@
 mod arguments;
 pub mod engine;
 pub mod journal;
+mod report;
 pub mod result;
 pub mod search;
 
@@ -23,6 +24,7 @@ use crate::callers::Protocol;
 use crate::cli::{DONE, NO, WRONG_USE};
 use engine::{How, Running, Starter};
 use journal::{Begun, Journal, Try};
+use report::{table, told};
 use result::Provenance;
 use search::{Bounds, Found, Need, Outcome, Variables, search};
 
@@ -389,31 +391,4 @@ fn read(path: &Path) -> Result<Option<String>, TuneError> {
 
 fn write(path: &Path, text: &str) -> Result<(), TuneError> {
     result::replace(path, text).map_err(|source| TuneError::File { path: path.to_owned(), source })
-}
-
-/// What came of a try, in a few words.
-fn told(one: &Try) -> String {
-    match &one.outcome {
-        Outcome::Level(0) => "no level keeps the target".to_owned(),
-        Outcome::Level(level) => format!(
-            "{level} in flight, TTFB p99 {:.3} s, RTF p99 {:.3} ({} samples, {:.0} s)",
-            one.ttfb_p99_seconds.unwrap_or(f64::NAN),
-            one.rtf_p99.unwrap_or(f64::NAN),
-            one.samples,
-            one.seconds
-        ),
-        Outcome::OutOfMemory(search::Short::Generator) => {
-            "out of memory: the generator's share is too small".to_owned()
-        }
-        Outcome::OutOfMemory(search::Short::Rest) => "out of memory at start".to_owned(),
-        Outcome::Failed(why) => format!("did not start: {why}"),
-    }
-}
-
-/// What was tried, and why.
-fn table(journal: &Journal) {
-    println!("what was tried:");
-    for (index, one) in journal.tries.iter().enumerate() {
-        println!("{:>3}  {}\n     {}: {}", index + 1, one.variables, one.why, told(one));
-    }
 }

@@ -5,13 +5,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod loopback;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use futures_util::{SinkExt, StreamExt};
-use rime_gate::config::{Config, EngineUrl};
+
 use rime_gate::gate::Gate;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -51,12 +53,7 @@ async fn echo_one(stream: TcpStream) {
 }
 
 fn gate(engine: SocketAddr) -> Gate {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config::default();
-    config.listeners[0].address = anywhere;
-    config.admin.address = anywhere;
-    config.metrics.address = anywhere;
-    config.engine.http = EngineUrl::parse(&format!("http://{engine}")).unwrap();
+    let mut config = loopback::config(engine);
     config.websocket.message_bytes_max = MESSAGE_BYTES_MAX;
     Gate::start(config).unwrap()
 }

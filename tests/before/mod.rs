@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every test uses its part of this")]
 
+#[path = "../loopback/mod.rs"]
+mod loopback;
+
 use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
@@ -9,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rime_gate::callers::{Callers, Load, Protocol, Tally};
-use rime_gate::config::{Config, EngineUrl};
+
 use rime_gate::demo::capacity_per_second;
 use rime_gate::gate::Gate;
 use rime_gate::sim::{self, Profile, Settings};
@@ -99,12 +102,7 @@ impl Scene {
 }
 
 fn gate(engine: SocketAddr, limit: NonZeroU32) -> Gate {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut config = Config::default();
-    config.listeners[0].address = anywhere;
-    config.admin.address = anywhere;
-    config.metrics.address = anywhere;
-    config.engine.http = EngineUrl::parse(&format!("http://{engine}")).unwrap();
+    let mut config = loopback::config(engine);
     config.engine.concurrency_max = limit;
     Gate::start(config).unwrap()
 }

@@ -22,6 +22,16 @@ impl Bench {
         self.engine(CHUNK);
         run
     }
+
+    /// A run, and the whole text of another behind it.
+    fn with_another_behind(&mut self) -> Run {
+        self.caller(HELLO);
+        let run = asked(&self.caller(FLUSH));
+        self.grant(run);
+        self.caller(HELLO);
+        self.caller(FLUSH);
+        run
+    }
 }
 
 const HELLO: &str = r#"{"text":"Hello there. ","contextId":"a"}"#;

@@ -106,11 +106,7 @@ fn a_done_that_crosses_with_text_keeps_the_slot_until_the_engine_stays_silent() 
 #[test]
 fn a_done_said_twice_does_not_end_the_run_that_follows() {
     let mut bench = ws3("never");
-    bench.caller(HELLO);
-    let first = asked(&bench.caller(FLUSH));
-    bench.grant(first);
-    bench.caller(HELLO);
-    bench.caller(FLUSH);
+    bench.with_another_behind();
     bench.engine(CHUNK);
     let actions = bench.engine(DONE);
     let [Action::Ask(second)] = actions[actions.len() - 2..][..1] else { panic!("{actions:?}") };
@@ -142,11 +138,7 @@ fn eos_flushes_and_nothing_is_said_after_it() {
 #[test]
 fn a_caller_that_broke_the_protocol_begins_nothing_and_what_runs_goes_on() {
     let mut bench = ws3("never");
-    bench.caller(HELLO);
-    let first = asked(&bench.caller(FLUSH));
-    bench.grant(first);
-    bench.caller(HELLO);
-    bench.caller(FLUSH);
+    let first = bench.with_another_behind();
     bench.caller(PART);
     bench.session.caller_broke(bench.now, &mut bench.out);
     let actions = bench.wants();
