@@ -72,6 +72,7 @@ impl Heads {
     /// How the head of `request` was spelled: the first that came and was not taken.
     pub(super) fn take<B>(&self, request: &Request<B>) -> Option<Spelling> {
         let mut state = self.lock();
+        self.surplus.store(false, Relaxed);
         let State::Head(mut head) = std::mem::replace(&mut *state, State::Lost) else { return None };
         // Empty lines before a head are no part of it (RFC 9112 section 2.2).
         let start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
@@ -153,6 +154,16 @@ mod tests {
         assert!(heads.take(&request(&[])).is_none());
         heads.read(b"GET / HTTP/1.1\r\nHOST: a\r\n\r\n", true);
         assert_eq!(host(heads.take(&request(&[]))).unwrap(), "HOST");
+    }
+
+    #[test]
+    fn where_track_was_lost_nothing_is_taken_for_surplus() {
+        let heads = Heads::new();
+        heads.read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", true);
+        heads.take(&request(&[]));
+        assert!(heads.have_surplus());
+        assert!(heads.take(&request(&[])).is_none(), "there is no whole head");
+        assert!(!heads.have_surplus(), "what comes is the parser's to read");
     }
 
     #[test]
