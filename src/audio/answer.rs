@@ -124,35 +124,44 @@ fn says_nothing(content_type: &str) -> bool {
     essence.is_empty() || essence.eq_ignore_ascii_case("application/octet-stream")
 }
 
+/// The content types of sound. Those of `audio` have short names too, as in Rime's `audioFormat`.
+const MEDIA: [(&str, Format); 19] = [
+    ("audio/wav", Format::Wav),
+    ("audio/pcm", Format::Pcm),
+    ("audio/l16", Format::Pcm),
+    ("audio/mpeg", Format::Mp3),
+    ("audio/mp3", Format::Mp3),
+    ("text/event-stream", Format::Sse),
+    ("application/json", Format::Json),
+    ("audio/ogg", Format::OggOpus),
+    ("audio/webm", Format::WebmOpus),
+    ("audio/pcmu", Format::Mulaw),
+    ("audio/x-wav", Format::Wav),
+    ("audio/wave", Format::Wav),
+    ("audio/vnd.wave", Format::Wav),
+    ("audio/x-pcm", Format::Pcm),
+    ("audio/x-mulaw", Format::Mulaw),
+    ("audio/mulaw", Format::Mulaw),
+    ("audio/mpeg3", Format::Mp3),
+    ("audio/opus", Format::OggOpus),
+    ("application/ogg", Format::OggOpus),
+];
+
 /// The format that a content type (`audio/L16;rate=16000`) or a Rime `audioFormat` (`mp3`) names, and its
 /// parameters.
 fn media(value: &str) -> (Format, &str) {
+    // Mostly letter for letter.
+    if let Some((_, format)) = MEDIA.iter().find(|(name, _)| *name == value) {
+        return (*format, "");
+    }
     let (essence, parameters) = cut(value, b';');
     let essence = essence.trim_ascii();
-    let (kind, name) = match cut(essence, b'/') {
-        (name, "") if name.len() == essence.len() => ("audio", name),
-        both => both,
+    let is = |name: &str| {
+        let short = name.strip_prefix("audio/").filter(|_| !essence.contains('/'));
+        essence.eq_ignore_ascii_case(short.unwrap_or(name))
     };
-    let is = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
-    let format = if kind.eq_ignore_ascii_case("audio") {
-        match () {
-            () if is(&["wav", "x-wav", "wave", "vnd.wave"]) => Format::Wav,
-            () if is(&["l16", "pcm", "x-pcm"]) => Format::Pcm,
-            () if is(&["pcmu", "x-mulaw", "mulaw"]) => Format::Mulaw,
-            () if is(&["mpeg", "mp3", "mpeg3"]) => Format::Mp3,
-            () if is(&["ogg", "opus"]) => Format::OggOpus,
-            () if is(&["webm"]) => Format::WebmOpus,
-            () => Format::Unknown,
-        }
-    } else {
-        match (kind, name) {
-            _ if essence.eq_ignore_ascii_case("application/ogg") => Format::OggOpus,
-            _ if essence.eq_ignore_ascii_case("text/event-stream") => Format::Sse,
-            _ if essence.eq_ignore_ascii_case("application/json") => Format::Json,
-            _ => Format::Unknown,
-        }
-    };
-    (format, parameters)
+    let known = MEDIA.iter().find(|(name, _)| is(name));
+    (known.map_or(Format::Unknown, |(_, format)| *format), parameters)
 }
 
 /// A positive integer parameter such as `rate=16000` or `rate="16000"`.

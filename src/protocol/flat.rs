@@ -58,8 +58,16 @@ pub(super) fn strings<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> O
     Some(strings)
 }
 
-/// Most names have fewer.
-const NAME_BYTES: usize = 8;
+const WORD_BYTES: usize = size_of::<u64>();
+
+/// Where the first quote or backslash is among eight bytes, the first being the lowest.
+fn end_in(word: u64) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    // Sets a byte's highest bit where it was zero, and nowhere below the first such byte.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let ends = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+    (ends != 0).then(|| ends.trailing_zeros() as usize / 8)
+}
 
 /// What was not read yet.
 struct Rest<'a>(&'a [u8]);
@@ -79,11 +87,13 @@ impl<'a> Rest<'a> {
 
     fn string(&mut self) -> Option<&'a [u8]> {
         self.take(b'"')?;
-        // Names are short: for them the search at the speed of memory would take longer to begin than this to end.
-        let short = self.0.iter().take(NAME_BYTES).position(|byte| matches!(byte, b'"' | b'\\'));
-        let end = match short {
-            Some(end) => end,
-            None => NAME_BYTES + memchr2(b'"', b'\\', self.0.get(NAME_BYTES..)?)?,
+        let end = match self.0.first_chunk() {
+            // Names are short: for them the search at the speed of memory would take longer to begin than this to end.
+            Some(word) => match end_in(u64::from_le_bytes(*word)) {
+                Some(end) => end,
+                None => WORD_BYTES + memchr2(b'"', b'\\', &self.0[WORD_BYTES..])?,
+            },
+            None => memchr2(b'"', b'\\', self.0)?,
         };
         let (string, rest) = self.0.split_at(end);
         self.0 = rest.strip_prefix(b"\"")?;
@@ -126,6 +136,20 @@ mod tests {
         );
         assert_eq!(found, Some([Some(&b"chunk"[..]), Some(b"AAAA"), None]));
         assert_eq!(strings(br#"{"a":""}"#, ["a"]), Some([Some(&b""[..])]));
+    }
+
+    #[test]
+    fn the_end_of_a_string_is_found_at_every_place() {
+        for length in 0..40 {
+            for filler in ["a", "\u{e4}", "!", "#", "[", "]", "\u{0}", "\u{ff}"] {
+                let string = filler.repeat(length);
+                let text = format!("{{\"{string}\":\"{string}\"}}");
+                let found = strings(text.as_bytes(), [&string]);
+                assert_eq!(found, Some([Some(string.as_bytes())]), "{length} of {filler:?}");
+            }
+            let escaped = format!("{{\"{}\\\\\":1}}", "a".repeat(length));
+            assert_eq!(strings(escaped.as_bytes(), ["a"]), None, "{escaped}");
+        }
     }
 
     #[test]
