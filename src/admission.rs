@@ -124,7 +124,17 @@ impl Door {
 
     /// As [`admit`](Self::admit), for a caller who will not wait beyond `deadline`, even where the settings allow it.
     pub fn admit_before(&self, deadline: Option<Instant>) -> Admit {
-        Admit { shared: Arc::clone(&self.shared), class: self.class, state: AdmitState::New { deadline } }
+        self.admit_from(None, deadline)
+    }
+
+    /// As [`admit`](Self::admit), for whoever knows that the caller arrives at `now`, and polls at once.
+    fn admit_at(&self, now: Instant) -> Admit {
+        self.admit_from(Some(now), None)
+    }
+
+    fn admit_from(&self, arrived: Option<Instant>, deadline: Option<Instant>) -> Admit {
+        let state = AdmitState::New { arrived, deadline };
+        Admit { shared: Arc::clone(&self.shared), class: self.class, state }
     }
 
     /// Changes how many may run at once. More wakes those who wait; under fewer, running syntheses end by themselves
@@ -215,7 +225,7 @@ pub struct Admit {
 }
 
 enum AdmitState {
-    New { deadline: Option<Instant> },
+    New { arrived: Option<Instant>, deadline: Option<Instant> },
     Waiting { ticket: Ticket, timer: Pin<Box<Sleep>> },
     Done,
 }
@@ -226,9 +236,14 @@ impl Admit {
         Permit { shared: Arc::clone(&self.shared), class: self.class, waited, begun, ended: None }
     }
 
-    fn arrive(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<Result<Permit, Refusal>> {
+    fn arrive(
+        &mut self,
+        arrived: Option<Instant>,
+        deadline: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Permit, Refusal>> {
         self.state = AdmitState::Done;
-        let now = Instant::now().into_std();
+        let now = arrived.unwrap_or_else(Instant::now).into_std();
         let deadline = deadline.map(Instant::into_std);
         let (decision, begun) = {
             let mut scheduler = self.shared.lock();
@@ -280,7 +295,7 @@ impl Future for Admit {
     /// If polled again after it was ready, or if it has to wait outside of a tokio runtime with time.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.state {
-            AdmitState::New { deadline } => self.arrive(deadline, cx),
+            AdmitState::New { arrived, deadline } => self.arrive(arrived, deadline, cx),
             AdmitState::Waiting { .. } => self.look(cx),
             AdmitState::Done => panic!("`Admit` polled after it was ready"),
         }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::HOST;
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -32,8 +31,8 @@ pub use health::Health;
 pub use http1::AnswerError;
 use http1::Outgoing;
 use pool::Pool;
-pub use send::SendBody;
 use send::SendError;
+pub use send::{Outbound, SendBody};
 pub use socket::Opened;
 
 /// Why the engine gave no answer.
@@ -123,15 +122,11 @@ impl EngineClient {
     /// # Errors
     ///
     /// The future yields an [`EngineError`] where no response head came.
-    pub fn send(&self, mut request: Request<SendBody>) -> Sending {
-        // HTTP/1.0 callers need not name a host; HTTP/1.1 engines want one (RFC 9112 section 3.2).
-        if !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, self.inner.authority.clone());
-        }
+    pub fn send(&self, request: Request<Outbound>) -> Sending {
         let inner = Arc::clone(&self.inner);
         let now = Instant::now();
         let deadline = now + inner.first_byte_timeout;
-        let way = Inner::way(&inner, Outgoing::new(request), now, deadline);
+        let way = Inner::way(&inner, Outgoing::new(request, &inner.authority), now, deadline);
         Sending { inner, deadline, way }
     }
 }
@@ -246,7 +241,7 @@ impl From<Unanswered> for EngineError {
     }
 }
 
-impl Service<Request<SendBody>> for EngineClient {
+impl Service<Request<Outbound>> for EngineClient {
     type Response = Response<EngineBody>;
     type Error = EngineError;
     type Future = Sending;
@@ -255,7 +250,7 @@ impl Service<Request<SendBody>> for EngineClient {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<SendBody>) -> Sending {
+    fn call(&mut self, request: Request<Outbound>) -> Sending {
         self.send(request)
     }
 }

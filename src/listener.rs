@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 
 use crate::config::Limits;
 use crate::metrics::{Metrics, Protocol};
+use crate::protocol::arriving::Arriving;
 use crate::refusal::Reason;
 
 /// Connections that the kernel holds while the gate is busy accepting.
@@ -99,7 +100,11 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Dropping it stops accepting; connections that were accepted go on.
 pub async fn accept<S, B>(listener: TcpListener, service: S, doorway: Doorway)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<Arriving<Incoming>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -125,7 +130,11 @@ where
 
 fn admit<S, B>(stream: TcpStream, peer: SocketAddr, service: &S, doorway: &Doorway)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<Arriving<Incoming>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

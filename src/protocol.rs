@@ -1,6 +1,7 @@
 //! Decides what a request is, from its head and from the three body fields that metering needs. Never rewrites
 //! a byte of it, never waits.
 
+pub mod arriving;
 mod flat;
 pub mod grpc;
 pub mod headers;

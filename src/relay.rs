@@ -32,9 +32,10 @@ use tower::{Layer, Service, ServiceBuilder};
 
 use crate::admission::AdmissionLayer;
 use crate::config::{Config, Listener};
-use crate::engine::{EngineBody, EngineClient, EngineError, SendBody};
+use crate::engine::{EngineBody, EngineClient, EngineError, Outbound, SendBody};
 use crate::metrics::Protocol;
-use crate::protocol::headers::{self, Forwarding, Peer};
+use crate::protocol::arriving::Arriving;
+use crate::protocol::headers::{self, Forwarding};
 use crate::protocol::{Kind, Recognition};
 use crate::refusal::{Reason, Refusal};
 use crate::stream::Books;
@@ -61,7 +62,7 @@ pub fn stack(
     books: &Arc<Books<EngineBody>>,
     sockets: &Sockets,
     engine: &EngineClient,
-) -> impl Service<Request<Incoming>, Response = Response<Named<Body>>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Arriving<Incoming>>, Response = Response<Named<Body>>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -123,9 +124,13 @@ impl<S> Clone for Relay<S> {
     }
 }
 
-impl<S> Service<Request<Incoming>> for Relay<S>
+impl<S> Service<Request<Arriving<Incoming>>> for Relay<S>
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Refusal> + Clone + Send + Sync + 'static,
+    S: Service<Request<Outbound<Incoming>>, Response = Response<Body>, Error = Refusal>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -137,7 +142,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Arriving<Incoming>>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
         let caller = request.version();
         // HTTP/1's parser counts by itself. One is the request's id, which may not be the caller's.
@@ -145,25 +150,31 @@ where
             let refused = Err(Refusal::new(Reason::HeadTooLarge));
             return Box::pin(ready(Ok(shared.answer(refused, caller))));
         }
-        match shared.to_engine(&mut request) {
-            Ok(Kind::Synthesis) => {
+        let kind = shared.settings.recognition.of(&request);
+        let peer = Arc::clone(&request.body().peer);
+        let added = match headers::to_engine(&mut request, &peer, &shared.settings.forwarding) {
+            Ok(added) => added,
+            Err(bad) => {
+                shared.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
+                return Box::pin(ready(Ok(answer::bad_request(&bad, caller))));
+            }
+        };
+        let request = request.map(|Arriving { body, spelling, .. }| Outbound { body, spelling, added });
+        match kind {
+            Kind::Synthesis => {
                 let served = shared.synthesis.clone().call(request);
                 // An `async` block would hold it twice, and move it once more.
                 Box::pin(served.map(move |served| Ok(shared.answer(served, caller))))
             }
-            Ok(Kind::PassThrough) => {
-                let served = shared.engine.send(request.map(SendBody::PassThrough));
+            Kind::PassThrough => {
+                let served = shared.engine.send(request.map(|outbound| outbound.map(SendBody::PassThrough)));
                 Box::pin(async move { Ok(shared.answer(shared.passed(served.await), caller)) })
             }
-            Ok(Kind::Socket(socket)) => Box::pin(async move {
+            Kind::Socket(socket) => Box::pin(async move {
                 let Shared { books, sockets, engine, .. } = &*shared;
                 let opened = websocket::open(request, socket, sockets, books, engine).await;
                 Ok(shared.answer(opened, caller))
             }),
-            Err(bad) => {
-                shared.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
-                Box::pin(ready(Ok(answer::bad_request(&bad, caller))))
-            }
         }
     }
 }
@@ -184,14 +195,6 @@ impl<S> Shared<S> {
                 answer::refusal(&refusal, self.settings.status_when_full)
             }
         }
-    }
-
-    fn to_engine(&self, request: &mut Request<Incoming>) -> Result<Kind, headers::BadHead> {
-        let settings = &self.settings;
-        let kind = settings.recognition.of(request);
-        let peer = request.extensions_mut().remove::<Peer>().unwrap_or_default();
-        headers::to_engine(request, &peer, &settings.forwarding)?;
-        Ok(kind)
     }
 
     /// Health, voices and all else that is no synthesis: never queued, never counted.

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::Control;
+use crate::protocol::arriving::Arriving;
 
 /// What is read of a request's body.
 const BODY_BYTES_MAX: usize = 4096;
@@ -37,14 +38,14 @@ pub enum Access {
 pub fn service(
     control: Arc<Control>,
     access: Access,
-) -> impl Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Arriving<Incoming>>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
 + 'static {
-    tower::service_fn(move |request| {
+    tower::service_fn(move |request: Request<Arriving<Incoming>>| {
         let control = Arc::clone(&control);
-        async move { Ok(answer(&control, access, request).await) }
+        async move { Ok(answer(&control, access, request.map(|arriving| arriving.body)).await) }
     })
 }
 

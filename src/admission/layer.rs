@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{Admit, Door, Permit};
@@ -145,11 +146,25 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
+        self.calling(self.layer.door.admit(), request)
+    }
+}
+
+impl<S> Admission<S> {
+    /// As [`call`](Service::call), for whoever knows that the request arrives at `now`, and polls at once.
+    pub(crate) fn call_at<R>(&self, now: Instant, request: R) -> ResponseFuture<S, R>
+    where
+        S: Service<R> + Clone,
+    {
+        self.calling(self.layer.door.admit_at(now), request)
+    }
+
+    fn calling<R>(&self, admit: Admit, request: R) -> ResponseFuture<S, R>
+    where
+        S: Service<R> + Clone,
+    {
         ResponseFuture {
-            state: State::Waiting {
-                admit: self.layer.door.admit(),
-                call: Some((self.inner.clone(), request)),
-            },
+            state: State::Waiting { admit, call: Some((self.inner.clone(), request)) },
             linger: Linger { after: self.layer.cancel_linger, permit: None },
         }
     }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use super::{EngineClient, EngineError, SendBody, orca};
+use super::{EngineClient, EngineError, Outbound, SendBody, orca};
 use crate::config;
 
 /// What is read of a health answer's body.
@@ -103,7 +103,7 @@ impl Health {
             client.close_idle();
             let request = Request::get(settings.health_path.as_str())
                 .header(header::HOST, settings.http.authority().as_str())
-                .body(SendBody::Whole(None));
+                .body(SendBody::Whole(None).into());
             let Ok(request) = request else { return };
             let status = timeout(settings.health_timeout, ask(&client, request)).await.ok().flatten();
             self.set(status.is_some_and(|status| status < StatusCode::INTERNAL_SERVER_ERROR));
@@ -116,7 +116,7 @@ impl Health {
 }
 
 /// The status of the engine's answer, its body read so that the connection can be used again.
-async fn ask(client: &EngineClient, request: Request<SendBody>) -> Option<StatusCode> {
+async fn ask(client: &EngineClient, request: Request<Outbound>) -> Option<StatusCode> {
     let response = client.send(request).await.ok()?;
     let status = response.status();
     let _ = Limited::new(response.into_body(), PROBE_BODY_BYTES_MAX).collect().await;

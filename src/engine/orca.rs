@@ -1,9 +1,9 @@
 //! Reads what the engine reports of its own load: ORCA, in the text form that Rime sends.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// The header that carries an ORCA load report.
-pub(super) const LOAD_METRICS: &str = "endpoint-load-metrics";
+pub(super) const LOAD_METRICS: HeaderName = HeaderName::from_static("endpoint-load-metrics");
 
 /// The engine's utilization, 1.0 being full: `application_utilization`, or the name that Rime's image of 20251220
 /// used. `None` where the answer reports none.

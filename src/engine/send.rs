@@ -7,6 +7,34 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::protocol::headers::Added;
+use crate::protocol::spelling::Spelling;
+
+/// A body on its way to the engine, and what the head beside it does not tell of how it is to be written.
+#[derive(Debug)]
+pub struct Outbound<B = SendBody> {
+    /// What the head announces.
+    pub body: B,
+    /// How the caller spelled the names of its fields.
+    pub spelling: Option<Spelling>,
+    /// Fields behind the caller's.
+    pub added: Added,
+}
+
+impl<B> Outbound<B> {
+    /// The same beside another body.
+    pub fn map<C>(self, body: impl FnOnce(B) -> C) -> Outbound<C> {
+        Outbound { body: body(self.body), spelling: self.spelling, added: self.added }
+    }
+}
+
+impl From<SendBody> for Outbound {
+    /// One whose head is written as it stands.
+    fn from(body: SendBody) -> Self {
+        Self { body, spelling: None, added: Added::default() }
+    }
+}
+
 /// What is sent to the engine.
 #[derive(Debug)]
 pub enum SendBody {

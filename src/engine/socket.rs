@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::body::EngineBody;
 use super::connection::Connection;
 use super::http1::{AnswerError, Outgoing};
-use super::send::SendBody;
+use super::send::Outbound;
 use super::{EngineClient, EngineError};
 
 /// Bytes of an answer that refuses a socket: a line of text. What is longer is left out.
@@ -39,12 +39,12 @@ impl EngineClient {
     /// # Errors
     ///
     /// [`EngineError`] where no response head came.
-    pub async fn open_socket(&self, request: Request<SendBody>) -> Result<Opened, EngineError> {
+    pub async fn open_socket(&self, request: Request<Outbound>) -> Result<Opened, EngineError> {
         let inner = &*self.inner;
         let deadline = Instant::now() + inner.first_byte_timeout;
         let asking = async {
             let mut connection = Connection::new(inner.dial().await?);
-            connection.send(Outgoing::new(request), deadline);
+            connection.send(Outgoing::new(request, &inner.authority), deadline);
             let response = poll_fn(|cx| connection.poll_answer(cx)).await?;
             Ok((response, connection))
         };

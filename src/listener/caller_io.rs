@@ -12,7 +12,6 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::heads::Heads;
 use super::watch::Watch;
@@ -68,7 +67,7 @@ impl Read for CallerIo {
             }
         }
         if at_rest {
-            this.watch.head_began(Instant::now().into_std());
+            this.watch.head_began();
         }
         Poll::Ready(Ok(()))
     }

@@ -27,6 +27,7 @@ use super::heads::Heads;
 use super::turn::{Streams, Turn};
 use super::watch::{Serving, Verdict, Watch, Watchdog};
 use crate::config::Limits;
+use crate::protocol::arriving::Arriving;
 use crate::protocol::headers::Peer;
 
 /// What an HTTP/2 connection begins with (RFC 9113 section 3.4).
@@ -66,7 +67,11 @@ pub(super) async fn serve<S, B>(
     limits: Arc<Limits>,
     drain: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<Arriving<Incoming>>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -74,15 +79,13 @@ pub(super) async fn serve<S, B>(
     let watch = Arc::new(Watch::new(Instant::now().into_std()));
     let Some((version, io)) = sniff(stream, &watch, &limits, &drain).await else { return };
     let serving = Arc::clone(&watch);
-    let caller = Peer::new(peer);
+    let caller = Arc::new(Peer::new(peer));
     let streams = (version == Version::Http2).then(|| Streams::new(limits.caller_stall_timeout));
     let begun = streams.clone();
     let heads = io.heads();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(caller.clone());
-        if let Some(spelling) = heads.as_ref().and_then(|heads| heads.take(&request)) {
-            request.extensions_mut().insert(spelling);
-        }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let spelling = heads.as_ref().and_then(|heads| heads.take(request.headers()));
+        let request = request.map(|body| Arriving { body, peer: Arc::clone(&caller), spelling });
         let serving = serving.request();
         let turn = begun.as_ref().map(Streams::begin);
         let answer = service.clone().call(request);
@@ -170,9 +173,14 @@ where
     let mut draining = pin!(drain.cancelled());
     let mut asked = false;
     loop {
+        let turn = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            watch.turned(|| Instant::now().into_std());
+            polled
+        });
         tokio::select! {
             biased;
-            result = connection.as_mut() => return result,
+            result = turn => return result,
             () = draining.as_mut(), if !asked => {
                 asked = true;
                 shut_down(connection.as_mut());
@@ -215,7 +223,8 @@ async fn sniff(
         loop {
             let read = poll_fn(|cx| read_some(&mut stream, &mut seen, cx)).await.ok()?;
             if watch.expects_head() {
-                watch.head_began(Instant::now().into_std());
+                watch.head_began();
+                watch.turned(|| Instant::now().into_std());
             }
             if read == 0 && seen.is_empty() {
                 return None;

@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use http::Request;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::HeaderMap;
 use memchr::memchr_iter;
 
+use crate::protocol::headers::BodyLength;
 use crate::protocol::spelling::Spelling;
 
 /// What the connection's bytes are, told by its reads and its requests.
@@ -69,8 +69,8 @@ impl Heads {
         self.surplus.load(Relaxed)
     }
 
-    /// How the head of `request` was spelled: the first that came and was not taken.
-    pub(super) fn take<B>(&self, request: &Request<B>) -> Option<Spelling> {
+    /// How the head with these `fields` was spelled: the first that came and was not taken.
+    pub(super) fn take(&self, fields: &HeaderMap) -> Option<Spelling> {
         let mut state = self.lock();
         self.surplus.store(false, Relaxed);
         let State::Head(mut head) = std::mem::replace(&mut *state, State::Lost) else { return None };
@@ -79,9 +79,12 @@ impl Heads {
         head.drain(..start);
         let end = end(&head)?;
         let after = head.len() - end;
-        if !request.headers().contains_key(TRANSFER_ENCODING) {
-            let length = request.headers().get(CONTENT_LENGTH);
-            let length: u64 = length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let length = match BodyLength::of(fields) {
+            BodyLength::Bytes(length) => Some(length),
+            BodyLength::Unsaid => Some(0),
+            BodyLength::Chunked => None,
+        };
+        if let Some(length) = length {
             *state = match usize::try_from(length) {
                 Ok(length) if length <= after => State::Head(head.split_off(end + length)),
                 _ => State::Body(length - after as u64),
@@ -108,12 +111,8 @@ mod tests {
     use super::*;
     use http::HeaderName;
 
-    fn request(fields: &[(&str, &str)]) -> Request<()> {
-        fields
-            .iter()
-            .fold(Request::post("/"), |request, (name, value)| request.header(*name, *value))
-            .body(())
-            .unwrap()
+    fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
     fn host(spelling: Option<Spelling>) -> Option<String> {
@@ -127,42 +126,42 @@ mod tests {
         let heads = Heads::new();
         heads.read(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\nPOST / HT", true);
         heads.read(b"TP/1.1\r\nHOST: a\r\n\r\n", false);
-        assert_eq!(host(heads.take(&request(&[("content-length", "4")]))).unwrap(), "Host");
+        assert_eq!(host(heads.take(&fields(&[("content-length", "4")]))).unwrap(), "Host");
         assert!(heads.have_surplus());
-        assert_eq!(host(heads.take(&request(&[]))).unwrap(), "HOST");
+        assert_eq!(host(heads.take(&fields(&[]))).unwrap(), "HOST");
         assert!(!heads.have_surplus());
         heads.read(b"\r\nGET / HTTP/1.1\nhosT: a\n\n", true);
-        assert_eq!(host(heads.take(&request(&[]))).unwrap(), "hosT");
+        assert_eq!(host(heads.take(&fields(&[]))).unwrap(), "hosT");
     }
 
     #[test]
     fn a_head_behind_a_body_that_arrives_by_and_by_is_found() {
         let heads = Heads::new();
         heads.read(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n12", true);
-        heads.take(&request(&[("content-length", "6")]));
+        heads.take(&fields(&[("content-length", "6")]));
         heads.read(b"345", false);
         heads.read(b"6GET / HTTP/1.1\r\nHOst: a\r\n\r\n", true);
-        assert_eq!(host(heads.take(&request(&[]))).unwrap(), "HOst");
+        assert_eq!(host(heads.take(&fields(&[]))).unwrap(), "HOst");
     }
 
     #[test]
     fn behind_a_body_of_unknown_length_only_rest_makes_a_head_certain() {
         let heads = Heads::new();
         heads.read(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", true);
-        heads.take(&request(&[("transfer-encoding", "chunked")]));
+        heads.take(&fields(&[("transfer-encoding", "chunked")]));
         heads.read(b"0\r\n\r\nGET / HTTP/1.1\r\nHOST: a\r\n\r\n", false);
-        assert!(heads.take(&request(&[])).is_none());
+        assert!(heads.take(&fields(&[])).is_none());
         heads.read(b"GET / HTTP/1.1\r\nHOST: a\r\n\r\n", true);
-        assert_eq!(host(heads.take(&request(&[]))).unwrap(), "HOST");
+        assert_eq!(host(heads.take(&fields(&[]))).unwrap(), "HOST");
     }
 
     #[test]
     fn where_track_was_lost_nothing_is_taken_for_surplus() {
         let heads = Heads::new();
         heads.read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", true);
-        heads.take(&request(&[]));
+        heads.take(&fields(&[]));
         assert!(heads.have_surplus());
-        assert!(heads.take(&request(&[])).is_none(), "there is no whole head");
+        assert!(heads.take(&fields(&[])).is_none(), "there is no whole head");
         assert!(!heads.have_surplus(), "what comes is the parser's to read");
     }
 
@@ -170,9 +169,9 @@ mod tests {
     fn after_a_switch_of_protocols_nothing_is_kept() {
         let heads = Heads::new();
         heads.read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
-        heads.take(&request(&[]));
+        heads.take(&fields(&[]));
         heads.end();
         heads.read(b"GET / HTTP/1.1\r\nHOST: a\r\n\r\n", true);
-        assert!(heads.take(&request(&[])).is_none());
+        assert!(heads.take(&fields(&[])).is_none());
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Watch {
     idle_from: AtomicU64,
     /// Milliseconds from `born` to the first byte of a head that is not complete yet, plus one; 0 is none.
     head_from: AtomicU64,
+    /// It came in this turn: most heads are complete before anybody has looked at the clock.
+    head_is_new: AtomicBool,
     /// Writes that made progress.
     writes: AtomicU64,
     /// The caller's socket takes nothing now.
@@ -30,6 +32,7 @@ impl Watch {
             requests: AtomicU32::new(0),
             idle_from: AtomicU64::new(0),
             head_from: AtomicU64::new(0),
+            head_is_new: AtomicBool::new(false),
             writes: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
         }
@@ -41,7 +44,9 @@ impl Watch {
 
     /// Whether the next byte that arrives begins a head.
     pub(super) fn expects_head(&self) -> bool {
-        self.requests.load(Relaxed) == 0 && self.head_from.load(Relaxed) == 0
+        self.requests.load(Relaxed) == 0
+            && self.head_from.load(Relaxed) == 0
+            && !self.head_is_new.load(Relaxed)
     }
 
     /// Whether a request is being served.
@@ -49,12 +54,22 @@ impl Watch {
         self.requests.load(Relaxed) > 0
     }
 
-    pub(super) fn head_began(&self, now: Instant) {
-        self.head_from.store(self.at(now) + 1, Relaxed);
+    /// The first byte of a head has come.
+    pub(super) fn head_began(&self) {
+        self.head_is_new.store(true, Relaxed);
     }
 
-    /// What arrived began no head.
+    /// The connection's turn is over: a head that began in it and is not complete began `now`.
+    pub(super) fn turned(&self, now: impl FnOnce() -> Instant) {
+        if self.head_is_new.load(Relaxed) {
+            self.head_is_new.store(false, Relaxed);
+            self.head_from.store(self.at(now()) + 1, Relaxed);
+        }
+    }
+
+    /// What arrived is a whole head, or began none.
     pub(super) fn head_ended(&self) {
+        self.head_is_new.store(false, Relaxed);
         self.head_from.store(0, Relaxed);
     }
 
@@ -69,7 +84,7 @@ impl Watch {
 
     /// A head is complete: its request is served until the value is dropped.
     pub(super) fn request(self: &Arc<Self>) -> Serving {
-        self.head_from.store(0, Relaxed);
+        self.head_ended();
         self.requests.fetch_add(1, Relaxed);
         Serving(Arc::clone(self))
     }
@@ -175,7 +190,8 @@ mod tests {
     #[test]
     fn a_head_that_trickles_in_is_cut_off_at_its_timeout() {
         let (watch, mut dog, now) = begun();
-        watch.head_began(now + 4 * SECOND);
+        watch.head_began();
+        watch.turned(|| now + 4 * SECOND);
         assert_eq!(dog.look(&watch, now + 5 * SECOND), Verdict::LookAgain(now + 14 * SECOND));
         assert!(matches!(dog.look(&watch, now + 14 * SECOND), Verdict::Close(_)));
     }
@@ -191,7 +207,8 @@ mod tests {
     #[test]
     fn a_request_may_take_as_long_as_it_likes() {
         let (watch, mut dog, now) = begun();
-        watch.head_began(now);
+        watch.head_began();
+        watch.turned(|| now);
         let serving = watch.request();
         assert!(matches!(dog.look(&watch, now + 10_000 * SECOND), Verdict::LookAgain(_)));
         drop(serving);

@@ -10,7 +10,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 
 pub use forwarding::{Forwarding, Peer};
-use forwarding::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, forward};
+use forwarding::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
 /// Whether a field describes one connection only (RFC 9110 section 7.6.1). `Transfer-Encoding` is absent on purpose: the
 /// HTTP library reads and writes it, and keeping it keeps a chunked body chunked.
@@ -51,36 +51,113 @@ pub enum BadHead {
     Target,
 }
 
+/// Fields that go to the engine behind the caller's own, as HTTP/1.1 writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Added(Vec<u8>);
+
+impl Added {
+    /// Room for what a gate adds, mostly.
+    const BYTES: usize = 160;
+
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if self.0.capacity() == 0 {
+            self.0.reserve(Self::BYTES);
+        }
+        write_field(name.as_str().as_bytes(), value.as_bytes(), &mut self.0);
+    }
+
+    /// Whole lines.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Appends one field line (RFC 9112 section 5).
+pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// What of a caller's head needs a look: told in one pass, where every question would be a search.
+#[derive(Default)]
+struct Found {
+    /// The last of them.
+    host: Option<HeaderValue>,
+    hosts: usize,
+    codings: usize,
+    hop_by_hop: bool,
+    expect: bool,
+    cookie: bool,
+    tells_of_callers: bool,
+}
+
+impl Found {
+    fn in_head(headers: &HeaderMap) -> Result<Self, BadHead> {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            match *name {
+                header::HOST => {
+                    found.host = Some(value.clone());
+                    found.hosts += 1;
+                }
+                header::TRANSFER_ENCODING => {
+                    found.codings += 1;
+                    if found.codings > 1 || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                        return Err(BadHead::TransferEncoding);
+                    }
+                }
+                header::EXPECT => found.expect = true,
+                header::COOKIE => found.cookie = true,
+                _ if is_hop_by_hop(name) => found.hop_by_hop = true,
+                _ => found.tells_of_callers |= forwarding::tells_of_callers(name),
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// Turns a caller's head into the engine's: checks `Host`, makes the target origin-form, drops the hop-by-hop
-/// fields and `Expect` (the gate has answered it), adds the forwarding fields.
+/// fields and `Expect` (the gate has answered it), and tells which fields are to be added.
 ///
 /// # Errors
 ///
 /// [`BadHead`] where the request must be answered 400.
-pub fn to_engine<B>(request: &mut Request<B>, peer: &Peer, forwarding: &Forwarding) -> Result<(), BadHead> {
+pub fn to_engine<B>(
+    request: &mut Request<B>,
+    peer: &Peer,
+    forwarding: &Forwarding,
+) -> Result<Added, BadHead> {
     if request.method() == http::Method::CONNECT {
         return Err(BadHead::Connect);
     }
     let version = request.version();
-    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
-    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        || codings.next().is_some()
-    {
-        return Err(BadHead::TransferEncoding);
-    }
-    settle_host(request)?;
+    let mut found = Found::in_head(request.headers())?;
+    settle_host(request, &mut found)?;
     let headers = request.headers_mut();
-    drop_hop_by_hop(headers);
-    if headers.contains_key(header::EXPECT) {
+    if found.cookie && version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    if found.hop_by_hop {
+        drop_hop_by_hop(headers);
+    }
+    if found.expect {
         drop_fields(headers, |name| *name == header::EXPECT);
     }
-    let host = headers.get(header::HOST).cloned();
-    forward(headers, host.as_ref(), peer, forwarding);
+    let mut added = Added::default();
+    forwarding.tell(found.host.as_ref(), peer, |name, value| {
+        if found.tells_of_callers {
+            forwarding.put(headers, name, value);
+        } else {
+            added.add(&name, value);
+        }
+    });
     if let Some([http1, http2]) = &forwarding.via {
-        headers.append(header::VIA, if version == Version::HTTP_2 { http2.clone() } else { http1.clone() });
+        added.add(&header::VIA, if version == Version::HTTP_2 { http2 } else { http1 });
     }
     *request.version_mut() = Version::HTTP_11;
-    Ok(())
+    Ok(added)
 }
 
 /// Turns a gRPC caller's head into the engine's: HTTP/2 on both sides, over which the target is sent to `authority` where
@@ -113,7 +190,7 @@ pub fn to_grpc_engine<B>(
     if headers.contains_key(header::HOST) {
         drop_fields(headers, |name| *name == header::HOST);
     }
-    forward(headers, host.as_ref(), peer, forwarding);
+    forwarding.tell(host.as_ref(), peer, |name, value| forwarding.put(headers, name, value));
     if let Some([_, http2]) = &forwarding.via {
         headers.append(header::VIA, http2.clone());
     }
@@ -122,8 +199,17 @@ pub fn to_grpc_engine<B>(
 
 /// Turns the engine's head into the caller's: drops what belongs to the engine's connection.
 pub fn to_caller<B>(response: &mut Response<B>, caller: Version) {
-    drop_hop_by_hop(response.headers_mut());
-    if response.headers().contains_key(header::TRANSFER_ENCODING) {
+    let (mut hop_by_hop, mut coded) = (false, false);
+    for name in response.headers().keys() {
+        match *name {
+            header::TRANSFER_ENCODING => coded = true,
+            _ => hop_by_hop |= is_hop_by_hop(name),
+        }
+    }
+    if hop_by_hop {
+        drop_hop_by_hop(response.headers_mut());
+    }
+    if coded {
         // A length beside the coding need not be true, and must not travel on (RFC 9112 section 6.3).
         drop_fields(response.headers_mut(), |name| {
             *name == header::CONTENT_LENGTH || caller == Version::HTTP_2 && *name == header::TRANSFER_ENCODING
@@ -132,15 +218,47 @@ pub fn to_caller<B>(response: &mut Response<B>, caller: Version) {
     *response.version_mut() = caller;
 }
 
-/// Makes `Host` and the target agree, the target being origin-form (RFC 9112 section 3.2).
-fn settle_host<B>(request: &mut Request<B>) -> Result<(), BadHead> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() || (first.is_none() && request.version() == Version::HTTP_11) {
-        return Err(BadHead::Host);
+/// How long the body of a request is by its head (RFC 9112 section 6.3), which the HTTP library has checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// Its chunks tell.
+    Chunked,
+    /// So many bytes.
+    Bytes(u64),
+    /// Nothing is said.
+    Unsaid,
+}
+
+impl BodyLength {
+    /// What `headers` say.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut length = Self::Unsaid;
+        for (name, value) in headers {
+            match *name {
+                header::TRANSFER_ENCODING => return Self::Chunked,
+                header::CONTENT_LENGTH => {
+                    length = decimal(value.as_bytes()).map_or(Self::Unsaid, Self::Bytes);
+                }
+                _ => {}
+            }
+        }
+        length
     }
-    if request.version() == Version::HTTP_2 && request.headers().contains_key(header::COOKIE) {
-        join_cookies(request.headers_mut());
+}
+
+/// A number in decimal digits and nothing else. `None` also where 64 bits do not hold it.
+#[must_use]
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    let (first, rest) = digits.split_first()?;
+    let value = |digit: &u8| digit.is_ascii_digit().then(|| u64::from(digit - b'0'));
+    rest.iter().try_fold(value(first)?, |number, digit| number.checked_mul(10)?.checked_add(value(digit)?))
+}
+
+/// Makes `Host` and the target agree, the target being origin-form (RFC 9112 section 3.2).
+fn settle_host<B>(request: &mut Request<B>, found: &mut Found) -> Result<(), BadHead> {
+    if found.hosts > 1 || (found.hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(BadHead::Host);
     }
     let Some(authority) = request.uri().authority() else { return Ok(()) };
     if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
@@ -155,7 +273,8 @@ fn settle_host<B>(request: &mut Request<B>) -> Result<(), BadHead> {
         if target.starts_with('?') { Cow::Owned(format!("/{target}")) } else { Cow::Borrowed(target) };
     let target: Uri = rooted.parse().map_err(|_| BadHead::Target)?;
     *request.uri_mut() = target;
-    request.headers_mut().insert(header::HOST, host);
+    request.headers_mut().insert(header::HOST, host.clone());
+    found.host = Some(host);
     Ok(())
 }
 
@@ -170,9 +289,6 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_hop_by_hop) {
-        return;
-    }
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -18,13 +18,7 @@ impl Spelling {
     /// The names, to be asked for one by one.
     #[must_use]
     pub fn names(&self) -> Names<'_> {
-        let mut names = Vec::with_capacity(16);
-        let mut rest = after_line(&self.0);
-        while let Some(colon) = memchr(b':', rest) {
-            names.push(&rest[..colon]);
-            rest = after_line(&rest[colon..]);
-        }
-        Names { names, next: 0 }
+        Names { lines: after_line(&self.0), passed: Vec::new() }
     }
 }
 
@@ -32,32 +26,40 @@ fn after_line(bytes: &[u8]) -> &[u8] {
     memchr(b'\n', bytes).map_or(&[], |end| &bytes[end + 1..])
 }
 
+/// Whether `spelled` is a spelling of `name`, which has no capitals.
+fn is_spelled(spelled: &[u8], name: &[u8]) -> bool {
+    let same = |(spelled, small): (&u8, &u8)| spelled.to_ascii_lowercase() == *small;
+    spelled.len() == name.len() && spelled.iter().zip(name).all(same)
+}
+
 /// Names that were not asked for yet.
 #[derive(Debug)]
 pub struct Names<'a> {
-    names: Vec<&'a [u8]>,
-    /// The one after the last that was found: fields mostly leave in the order in which they came.
-    next: usize,
+    /// The lines that were not looked at: fields mostly leave in the order in which they came.
+    lines: &'a [u8],
+    /// Looked at on the way to others.
+    passed: Vec<&'a [u8]>,
 }
 
 impl<'a> Names<'a> {
     /// The spelling of the next field of that name; `None` where the caller sent no more of them.
     pub fn of(&mut self, name: &HeaderName) -> Option<&'a [u8]> {
         let name = name.as_str().as_bytes();
-        let first = name.first().map(u8::to_ascii_lowercase);
-        let matches = |spelled: &&[u8]| {
-            // Most are told apart by their first letter.
-            spelled.len() == name.len()
-                && spelled.first().map(u8::to_ascii_lowercase) == first
-                && spelled.eq_ignore_ascii_case(name)
-        };
-        let (before, after) = self.names.split_at(self.next);
-        let at = match after.iter().position(matches) {
-            Some(at) => self.next + at,
-            None => before.iter().position(matches)?,
-        };
-        self.next = at + 1;
-        Some(std::mem::take(&mut self.names[at]))
+        if let Some(at) = self.passed.iter().position(|passed| is_spelled(passed, name)) {
+            return Some(self.passed.remove(at));
+        }
+        while !self.lines.is_empty() {
+            let lines = self.lines;
+            self.lines = after_line(lines);
+            if let Some((spelled, [b':', ..])) = lines.split_at_checked(name.len())
+                && is_spelled(spelled, name)
+            {
+                return Some(spelled);
+            }
+            let line = &lines[..lines.len() - self.lines.len()];
+            self.passed.extend(memchr(b':', line).map(|colon| &line[..colon]));
+        }
+        None
     }
 }
 

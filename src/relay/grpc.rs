@@ -37,8 +37,9 @@ use crate::engine::grpc::{Answer, CallError, GrpcClient};
 use crate::engine::{Health, SendBody};
 use crate::meter::{Measured, Meter, Outcome};
 use crate::metrics::{CODE_CALLER_GONE, Model, Protocol};
+use crate::protocol::arriving::Arriving;
 use crate::protocol::grpc::{self, AUDIO_CONTENT_TYPE, Asked, Call, Status};
-use crate::protocol::headers::{self, Forwarding, Peer};
+use crate::protocol::headers::{self, Forwarding};
 use crate::refusal::{Reason, Refusal};
 use crate::stream::{Books, Labels, Metered, Texts};
 use body::Body;
@@ -50,7 +51,7 @@ pub fn stack(
     books: &Arc<Books<Answer>>,
     health: &Arc<Health>,
     engine: &GrpcClient,
-) -> impl Service<Request<Incoming>, Response = Response<Named<Body>>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Arriving<Incoming>>, Response = Response<Named<Body>>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -81,7 +82,7 @@ struct Shared {
     engine: GrpcClient,
 }
 
-impl Service<Request<Incoming>> for Relay {
+impl Service<Request<Arriving<Incoming>>> for Relay {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -90,14 +91,14 @@ impl Service<Request<Incoming>> for Relay {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<Arriving<Incoming>>) -> Self::Future {
         let shared = Arc::clone(&self.0);
         Box::pin(async move { Ok(shared.serve(request).await) })
     }
 }
 
 impl Shared {
-    async fn serve(&self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn serve(&self, request: Request<Arriving<Incoming>>) -> Response<Body> {
         if request.version() != Version::HTTP_2 {
             self.books.metrics.turned_away(Protocol::Grpc, Reason::BadRequest);
             let mut response = Response::new(Body::Empty);
@@ -105,9 +106,9 @@ impl Shared {
             return response;
         }
         let call = grpc::call(request.uri().path());
-        let served = match self.to_engine(&mut request) {
+        let served = match self.to_engine(request) {
             Err(refusal) => Err(Refused { refusal, out_of_time: false }),
-            Ok(()) => match call {
+            Ok(request) => match call {
                 Call::Synthesize => self.synthesize(request).await,
                 Call::SynthesizeStreaming => self.synthesize_streaming(request).await,
                 Call::HealthCheck => Ok(health::check(self.is_ready(), request, &self.limits).await),
@@ -125,14 +126,15 @@ impl Shared {
         })
     }
 
-    fn to_engine(&self, request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    fn to_engine(&self, mut request: Request<Arriving<Incoming>>) -> Result<Request<Incoming>, Refusal> {
         // One is the request's id, which may not be the caller's.
         if request.headers().len() > self.limits.headers_max + 1 {
             return Err(Refusal::new(Reason::HeadTooLarge));
         }
-        let peer = request.extensions_mut().remove::<Peer>().unwrap_or_default();
-        headers::to_grpc_engine(request, self.engine.authority(), &peer, &self.forwarding)
-            .map_err(|_| Refusal::new(Reason::BadRequest))
+        let peer = Arc::clone(&request.body().peer);
+        headers::to_grpc_engine(&mut request, self.engine.authority(), &peer, &self.forwarding)
+            .map_err(|_| Refusal::new(Reason::BadRequest))?;
+        Ok(request.map(|arriving| arriving.body))
     }
 
     fn is_ready(&self) -> bool {

@@ -18,7 +18,7 @@ use super::answer::Body;
 use crate::admission::layer::ResponseFuture;
 use crate::admission::{Admission, AdmissionError, Held, Permit};
 use crate::audio::{AudioClock, Hint};
-use crate::engine::{EngineBody, EngineError, SendBody};
+use crate::engine::{EngineBody, EngineError, Outbound, SendBody};
 use crate::meter::{Measured, Meter, Outcome};
 use crate::metrics::{CODE_CALLER_GONE, Model, Protocol};
 use crate::protocol::Speech;
@@ -55,9 +55,9 @@ pub struct Metering<S> {
     layer: MeteringLayer,
 }
 
-impl<S> Service<Request<SendBody>> for Metering<Admission<S>>
+impl<S> Service<Request<Outbound>> for Metering<Admission<S>>
 where
-    S: Service<Request<SendBody>, Response = Response<EngineBody>, Error = EngineError> + Clone,
+    S: Service<Request<Outbound>, Response = Response<EngineBody>, Error = EngineError> + Clone,
 {
     type Response = Response<Body>;
     type Error = Refusal;
@@ -68,9 +68,9 @@ where
         self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 
-    fn call(&mut self, request: Request<SendBody>) -> Synthesis<S> {
+    fn call(&mut self, request: Request<Outbound>) -> Synthesis<S> {
         let arrival = Arrival::of(&request, &self.layer);
-        Synthesis { answer: self.inner.call(request), arrival: Some(arrival) }
+        Synthesis { answer: self.inner.call_at(arrival.at, request), arrival: Some(arrival) }
     }
 }
 
@@ -79,16 +79,16 @@ pin_project! {
     #[derive(Debug)]
     pub struct Synthesis<S>
     where
-        S: Service<Request<SendBody>>,
+        S: Service<Request<Outbound>>,
     {
         #[pin]
-        answer: ResponseFuture<S, Request<SendBody>>,
+        answer: ResponseFuture<S, Request<Outbound>>,
         arrival: Option<Arrival>,
     }
 
     impl<S> PinnedDrop for Synthesis<S>
     where
-        S: Service<Request<SendBody>>,
+        S: Service<Request<Outbound>>,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
@@ -101,7 +101,7 @@ pin_project! {
 
 impl<S> Future for Synthesis<S>
 where
-    S: Service<Request<SendBody>, Response = Response<EngineBody>, Error = EngineError>,
+    S: Service<Request<Outbound>, Response = Response<EngineBody>, Error = EngineError>,
 {
     type Output = Result<Response<Body>, Refusal>;
 
@@ -123,8 +123,8 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn of(request: &Request<SendBody>, layer: &MeteringLayer) -> Self {
-        let speech = match request.body() {
+    fn of(request: &Request<Outbound>, layer: &MeteringLayer) -> Self {
+        let speech = match &request.body().body {
             SendBody::Whole(Some(bytes)) => Speech::from_json(bytes),
             // A text longer than the read-ahead: its fields stand where they may.
             _ => Speech::default(),

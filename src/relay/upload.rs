@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
-use http::request::Parts;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -18,8 +17,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use crate::config::Limits;
-use crate::engine::SendBody;
 use crate::engine::send::Streamed;
+use crate::engine::{Outbound, SendBody};
 use crate::refusal::{Reason, Refusal};
 
 /// What is read of a body before its synthesis is admitted. Rime's texts have at most 1,000 characters, Arcana's any
@@ -56,9 +55,9 @@ pub struct Upload<S> {
     layer: UploadLayer,
 }
 
-impl<S> Service<Request<Incoming>> for Upload<S>
+impl<S> Service<Request<Outbound<Incoming>>> for Upload<S>
 where
-    S: Service<Request<SendBody>, Error = Refusal> + Clone,
+    S: Service<Request<Outbound>, Error = Refusal> + Clone,
 {
     type Response = S::Response;
     type Error = Refusal;
@@ -68,18 +67,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Uploading<S> {
+    fn call(&mut self, request: Request<Outbound<Incoming>>) -> Uploading<S> {
         let unready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, unready);
-        let (head, body) = request.into_parts();
+        let (head, Outbound { body, spelling, added }) = request.into_parts();
         let reading = Reading::new(body, self.layer.bytes_max, self.layer.timeout);
-        Uploading { state: State::Reading { next: Some((inner, head)), reading } }
+        let unread = Request::from_parts(head, Outbound { body: (), spelling, added });
+        Uploading { state: State::Reading { next: Some((inner, unread)), reading } }
     }
 }
 
 pin_project! {
     /// The future of a call whose body is read first.
-    pub struct Uploading<S> where S: Service<Request<SendBody>> {
+    pub struct Uploading<S> where S: Service<Request<Outbound>> {
         #[pin]
         state: State<S>,
     }
@@ -87,13 +87,13 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S> where S: Service<Request<SendBody>> {
-        Reading { next: Option<(S, Parts)>, reading: Reading },
+    enum State<S> where S: Service<Request<Outbound>> {
+        Reading { next: Option<(S, Request<Outbound<()>>)>, reading: Reading },
         Called { #[pin] answer: S::Future },
     }
 }
 
-impl<S: Service<Request<SendBody>>> fmt::Debug for Uploading<S> {
+impl<S: Service<Request<Outbound>>> fmt::Debug for Uploading<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reading = matches!(self.state, State::Reading { .. });
         f.debug_struct("Uploading").field("reading", &reading).finish_non_exhaustive()
@@ -102,7 +102,7 @@ impl<S: Service<Request<SendBody>>> fmt::Debug for Uploading<S> {
 
 impl<S> Future for Uploading<S>
 where
-    S: Service<Request<SendBody>, Error = Refusal>,
+    S: Service<Request<Outbound>, Error = Refusal>,
 {
     type Output = Result<S::Response, Refusal>;
 
@@ -113,8 +113,9 @@ where
                 StateProjection::Called { answer } => return answer.poll(cx),
                 StateProjection::Reading { next, reading } => {
                     let body = ready!(reading.poll(cx)).map_err(Refusal::new)?;
-                    let (mut service, head) = next.take().expect("taken in the step that leaves this state");
-                    service.call(Request::from_parts(head, body))
+                    let (mut service, unread) =
+                        next.take().expect("taken in the step that leaves this state");
+                    service.call(unread.map(|outbound| outbound.map(|()| body)))
                 }
             };
             state.set(State::Called { answer });

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::answer::{self, Body};
 use crate::config::{Config, WebSocket};
-use crate::engine::{EngineBody, EngineClient, Opened, SendBody};
+use crate::engine::{EngineBody, EngineClient, Opened, Outbound, SendBody};
 use crate::metrics::Protocol;
 use crate::protocol::websocket::{self, Encoding};
 use crate::protocol::{Socket, headers};
@@ -111,7 +111,7 @@ impl Drop for Place {
 ///
 /// [`Refusal`] where there is no place for one more socket, or the engine cannot be reached.
 pub(super) async fn open(
-    mut request: Request<Incoming>,
+    mut request: Request<Outbound<Incoming>>,
     socket: Socket,
     sockets: &Sockets,
     books: &Arc<Books<EngineBody>>,
@@ -197,9 +197,9 @@ async fn run(
 }
 
 /// The head that the engine gets: as the caller's, but for extensions, since frames are read on the way.
-fn to_engine(request: Request<Incoming>) -> Request<SendBody> {
+fn to_engine(request: Request<Outbound<Incoming>>) -> Request<Outbound> {
     // An upgrade has no body: bytes that follow it are WebSocket frames.
-    let mut request = request.map(|_| SendBody::Whole(None));
+    let mut request = request.map(|outbound| outbound.map(|_| SendBody::Whole(None)));
     let headers = request.headers_mut();
     headers::drop_fields(headers, |name| *name == SEC_WEBSOCKET_EXTENSIONS);
     upgrade(headers, HeaderValue::from_static("Upgrade"));

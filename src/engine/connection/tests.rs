@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::SendBody;
-use http::Request;
+use http::{HeaderValue, Request};
 use std::task::Waker;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -16,8 +16,9 @@ async fn pair() -> (Box<Connection>, TcpStream) {
 }
 
 fn send(connection: &mut Connection) {
-    let request = Request::get("/").header("host", "engine").body(SendBody::Whole(None)).unwrap();
-    connection.send(Outgoing::new(request), Instant::now() + Duration::from_secs(10));
+    let request = Request::get("/").header("host", "engine").body(SendBody::Whole(None).into()).unwrap();
+    let request = Outgoing::new(request, &HeaderValue::from_static("engine"));
+    connection.send(request, Instant::now() + Duration::from_secs(10));
 }
 
 /// The answer's head, and all of its body.

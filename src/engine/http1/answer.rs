@@ -9,6 +9,7 @@ use httparse::Status;
 use hyper::ext::ReasonPhrase;
 
 use super::{AnswerError, Decoder, HEAD_BYTES_MAX, HEADERS_MAX, pass};
+use crate::protocol::headers::decimal;
 
 /// A head, and what is known from it about the rest.
 #[derive(Debug)]
@@ -51,8 +52,11 @@ pub(crate) fn answer(unread: &mut Bytes, is_head: bool) -> Result<Option<Answer>
             head.extensions_mut().insert(reason);
         }
         pass(unread, length);
-        let decoder = decoder(&head, is_head)?;
-        let keeps = keeps(&head) && decoder.is_delimited() && status != StatusCode::SWITCHING_PROTOCOLS;
+        let said = Said::in_head(head.headers());
+        let bodiless = is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+        let decoder = if bodiless { Decoder::Length(0) } else { said.decoder(head.version())? };
+        let keeps =
+            said.keeps(head.version()) && decoder.is_delimited() && status != StatusCode::SWITCHING_PROTOCOLS;
         return Ok(Some(Answer { head, decoder, keeps }));
     }
 }
@@ -75,49 +79,67 @@ pub(super) fn headers(fields: &[httparse::Header<'_>], bytes: &Bytes) -> Result<
     Ok(headers)
 }
 
-/// Where the body ends (RFC 9112 section 6.3).
-fn decoder(head: &Response<()>, is_head: bool) -> Result<Decoder, AnswerError> {
-    let status = head.status();
-    let headers = head.headers();
-    if is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
-        return Ok(Decoder::Length(0));
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        if head.version() == Version::HTTP_10 {
-            return Err(AnswerError::Length("Transfer-Encoding in HTTP/1.0"));
-        }
-        let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().map(HeaderValue::as_bytes);
-        let last = last.and_then(|line| line.rsplit(|byte| *byte == b',').next()).unwrap_or_default();
-        return Ok(if last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-            Decoder::chunked()
-        } else {
-            Decoder::UntilClose
-        });
-    }
-    let mut lengths =
-        headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let Some(first) = lengths.next() else { return Ok(Decoder::UntilClose) };
-    let length = digits(first)?;
-    for other in lengths {
-        if digits(other)? != length {
-            return Err(AnswerError::Length("Content-Length twice, and not the same"));
-        }
-    }
-    Ok(Decoder::Length(length))
+/// What an answer's fields say of its body and of the connection: told in one pass, where every question would be a search.
+#[derive(Default)]
+struct Said {
+    /// The last transfer coding is `chunked`, or another; `None` where there is none.
+    chunked: Option<bool>,
+    /// Or what is wrong with it.
+    length: Option<Result<u64, &'static str>>,
+    close: bool,
+    keep_alive: bool,
 }
 
-fn digits(text: &[u8]) -> Result<u64, AnswerError> {
-    let text = text.trim_ascii();
-    let number = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    number.and_then(|text| text.parse().ok()).ok_or(AnswerError::Length("Content-Length is no number"))
-}
+impl Said {
+    fn in_head(headers: &HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let items = || value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            match *name {
+                TRANSFER_ENCODING => {
+                    let last = items().next_back();
+                    said.chunked = Some(last.is_some_and(|last| last.eq_ignore_ascii_case(b"chunked")));
+                }
+                CONTENT_LENGTH => {
+                    for item in items() {
+                        let length = decimal(item).ok_or("Content-Length is no number");
+                        said.length = match said.length {
+                            Some(Ok(other)) if length.is_ok_and(|length| length != other) => {
+                                Some(Err("Content-Length twice, and not the same"))
+                            }
+                            Some(Err(wrong)) => Some(Err(wrong)),
+                            _ => Some(length),
+                        };
+                    }
+                }
+                CONNECTION => {
+                    for item in items() {
+                        said.close |= item.eq_ignore_ascii_case(b"close");
+                        said.keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                _ => {}
+            }
+        }
+        said
+    }
 
-/// Whether the engine means to go on with the connection (RFC 9112 section 9.3).
-fn keeps(head: &Response<()>) -> bool {
-    let says = |token: &str| {
-        let lines = head.headers().get_all(CONNECTION).iter();
-        let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        tokens.any(|said| said.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-    };
-    !says("close") && (head.version() == Version::HTTP_11 || says("keep-alive"))
+    /// Where the body ends (RFC 9112 section 6.3).
+    fn decoder(&self, version: Version) -> Result<Decoder, AnswerError> {
+        Ok(match self {
+            Self { chunked: Some(_), .. } if version == Version::HTTP_10 => {
+                return Err(AnswerError::Length("Transfer-Encoding in HTTP/1.0"));
+            }
+            Self { chunked: Some(true), .. } => Decoder::chunked(),
+            Self { chunked: None, length: Some(length), .. } => {
+                Decoder::Length(length.map_err(AnswerError::Length)?)
+            }
+            Self { .. } => Decoder::UntilClose,
+        })
+    }
+
+    /// Whether the engine means to go on with the connection (RFC 9112 section 9.3).
+    fn keeps(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
 }

@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::{Body, Frame};
 
 use crate::engine::SendBody;
-use crate::engine::send::SendError;
+use crate::engine::send::{Outbound, SendError};
+use crate::protocol::headers::{Added, BodyLength, write_field};
 use crate::protocol::spelling::Spelling;
 
 /// A request that is ready to be written. The same bytes go out on whatever connection takes them.
@@ -44,14 +45,15 @@ enum Framing {
 }
 
 impl Outgoing {
-    /// The bytes of `request`, whose target is in origin-form and whose fields are for the engine.
-    pub(crate) fn new(request: Request<SendBody>) -> Self {
-        let (head, mut body) = request.into_parts();
+    /// The bytes of `request`, whose target is in origin-form and whose fields are for the engine. `host` is for callers
+    /// that named none: in HTTP/1.0 they need not, and HTTP/1.1 engines want one (RFC 9112 section 3.2).
+    pub(crate) fn new(request: Request<Outbound>, host: &HeaderValue) -> Self {
+        let (head, Outbound { mut body, spelling, added }) = request.into_parts();
         let mut framing = Framing::of(&head, &body);
         let at_hand = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let mut bytes =
             Vec::with_capacity(HEAD_BYTES + head.headers.len() * FIELD_BYTES + at_hand.unwrap_or(0));
-        write_head(&head, &framing, &mut bytes);
+        write_head(&head, spelling.as_ref(), host, &added, &framing, &mut bytes);
         let is_head = head.method == Method::HEAD;
         if !body.is_at_hand() {
             return Self { bytes, upload: Some(Box::new(Upload { body, framing })), is_head };
@@ -96,12 +98,12 @@ impl Framing {
         if body.is_end_stream() {
             return Self::Ended;
         }
-        let headers = &head.headers;
-        if headers.contains_key(TRANSFER_ENCODING) {
-            return Self::chunked(headers);
-        }
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        length.or_else(|| body.size_hint().exact()).map_or_else(|| Self::chunked(headers), Self::Length)
+        let length = match BodyLength::of(&head.headers) {
+            BodyLength::Bytes(length) => Some(length),
+            BodyLength::Chunked => None,
+            BodyLength::Unsaid => body.size_hint().exact(),
+        };
+        length.map_or_else(|| Self::chunked(&head.headers), Self::Length)
     }
 
     fn chunked(headers: &HeaderMap) -> Self {
@@ -154,13 +156,20 @@ impl Framing {
     }
 }
 
-fn write_head(head: &Parts, framing: &Framing, out: &mut Vec<u8>) {
+fn write_head(
+    head: &Parts,
+    spelling: Option<&Spelling>,
+    host: &HeaderValue,
+    added: &Added,
+    framing: &Framing,
+    out: &mut Vec<u8>,
+) {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    let mut names = head.extensions.get::<Spelling>().map(Spelling::names);
-    let (mut has_length, mut has_coding) = (false, false);
+    let mut names = spelling.map(Spelling::names);
+    let (mut has_host, mut has_length, mut has_coding) = (false, false, false);
     for (name, value) in &head.headers {
         match *name {
             // One of both rules (RFC 9112 section 6.3).
@@ -168,11 +177,16 @@ fn write_head(head: &Parts, framing: &Framing, out: &mut Vec<u8>) {
             TRANSFER_ENCODING if !matches!(framing, Framing::Chunked { .. }) => continue,
             CONTENT_LENGTH => has_length = true,
             TRANSFER_ENCODING => has_coding = true,
+            HOST => has_host = true,
             _ => {}
         }
         let spelled = names.as_mut().and_then(|names| names.of(name));
         write_field(spelled.unwrap_or(name.as_str().as_bytes()), value.as_bytes(), out);
     }
+    if !has_host {
+        write_field(b"host", host.as_bytes(), out);
+    }
+    out.extend_from_slice(added.as_bytes());
     match framing {
         Framing::Length(length) if !has_length => {
             write_field(b"content-length", length.to_string().as_bytes(), out);
@@ -180,13 +194,6 @@ fn write_head(head: &Parts, framing: &Framing, out: &mut Vec<u8>) {
         Framing::Chunked { .. } if !has_coding => write_field(b"transfer-encoding", b"chunked", out),
         _ => {}
     }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -200,8 +207,8 @@ mod tests {
         Request::post("/invocations?a=%20b").header("host", "engine")
     }
 
-    fn written(request: http::request::Builder, body: SendBody) -> String {
-        let outgoing = Outgoing::new(request.body(body).unwrap());
+    fn written(request: http::request::Builder, body: impl Into<Outbound>) -> String {
+        let outgoing = Outgoing::new(request.body(body.into()).unwrap(), &HeaderValue::from_static("engine"));
         assert!(outgoing.upload.is_none());
         String::from_utf8(outgoing.bytes).unwrap()
     }
@@ -228,9 +235,9 @@ mod tests {
         let spelling =
             b"POST /x HTTP/1.1\r\nHOST: gate\r\nConnection: close\r\nX-One: 1\r\nContent-length:2\r\n\r\n";
         let request = post().header("x-one", "1").header("content-length", "2").header("via", "1.1 gate");
-        let request = request.extension(Spelling::new(spelling.to_vec()));
+        let spelling = Some(Spelling::new(spelling.to_vec()));
         assert_eq!(
-            written(request, whole("{}")),
+            written(request, Outbound { spelling, ..whole("{}").into() }),
             "POST /invocations?a=%20b HTTP/1.1\r\nHOST: engine\r\nX-One: 1\r\nContent-length: 2\r\nvia: 1.1 gate\r\n\r\n{}"
         );
     }
@@ -239,6 +246,13 @@ mod tests {
     fn a_body_whose_length_is_known_gets_it_written_down() {
         let bytes = written(post(), whole("{}"));
         assert!(bytes.ends_with("host: engine\r\ncontent-length: 2\r\n\r\n{}"), "{bytes}");
+    }
+
+    #[test]
+    fn whoever_names_no_host_is_sent_to_the_engines() {
+        let request = Request::get("/health").header("accept", "*/*");
+        let bytes = written(request, SendBody::Whole(None));
+        assert_eq!(bytes, "GET /health HTTP/1.1\r\naccept: */*\r\nhost: engine\r\n\r\n");
     }
 
     #[test]

@@ -9,6 +9,13 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+
+/// Whether a field tells who a caller is, of those that a gate may tell itself.
+pub(super) fn tells_of_callers(name: &HeaderName) -> bool {
+    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
+}
+
 /// What the gate tells the engine about the caller.
 #[derive(Clone, Debug)]
 pub struct Forwarding {
@@ -60,42 +67,46 @@ impl Peer {
     }
 }
 
-/// Adds them, for a caller that asked for `host`.
-pub(super) fn forward(
-    headers: &mut HeaderMap,
-    host: Option<&HeaderValue>,
-    peer: &Peer,
-    forwarding: &Forwarding,
-) {
-    let trust = forwarding.trust_incoming;
-    if forwarding.x_forwarded {
-        put(headers, X_FORWARDED_FOR, &peer.address, trust);
-        if !(trust && headers.contains_key(X_FORWARDED_PROTO)) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+impl Forwarding {
+    /// Each field that tells of `peer`, who asked for `host`.
+    pub(super) fn tell(
+        &self,
+        host: Option<&HeaderValue>,
+        peer: &Peer,
+        mut field: impl FnMut(HeaderName, &HeaderValue),
+    ) {
+        if self.x_forwarded {
+            field(X_FORWARDED_FOR, &peer.address);
+            field(X_FORWARDED_PROTO, &HTTP);
+            if let Some(host) = host {
+                field(X_FORWARDED_HOST, host);
+            }
         }
-        if let Some(host) = host.filter(|_| !(trust && headers.contains_key(X_FORWARDED_HOST))) {
-            headers.insert(X_FORWARDED_HOST, host.clone());
+        if self.forwarded {
+            let host = host.and_then(|host| host.to_str().ok());
+            let host =
+                host.filter(|host| !host.contains(['"', '\\'])).map(|host| format!(";host=\"{host}\""));
+            let element = format!("for={};proto=http{}", peer.node, host.unwrap_or_default());
+            if let Ok(element) = HeaderValue::try_from(element) {
+                field(header::FORWARDED, &element);
+            }
         }
     }
-    if forwarding.forwarded {
-        let host = host.and_then(|host| host.to_str().ok());
-        let host = host.filter(|host| !host.contains(['"', '\\'])).map(|host| format!(";host=\"{host}\""));
-        let element = format!("for={};proto=http{}", peer.node, host.unwrap_or_default());
-        if let Ok(element) = HeaderValue::try_from(element) {
-            put(headers, header::FORWARDED, &element, trust);
-        }
-    }
-}
 
-/// Sets a list field to `value`, or adds it at the list's end.
-fn put(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue, add: bool) {
-    if !add || !headers.contains_key(&name) {
-        headers.insert(name, value.clone());
-        return;
-    }
-    let mut lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
-    lines.push(value.as_bytes());
-    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b", "[..])) {
-        headers.insert(name, joined);
+    /// Puts such a field among those that came: in the place of the caller's, or behind what a trusted proxy has said.
+    pub(super) fn put(&self, headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+        if !self.trust_incoming || !headers.contains_key(&name) {
+            headers.insert(name, value.clone());
+            return;
+        }
+        // Not lists: whoever was nearer to the caller knows better.
+        if matches!(name.as_str(), "x-forwarded-proto" | "x-forwarded-host") {
+            return;
+        }
+        let mut lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        lines.push(value.as_bytes());
+        if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b", "[..])) {
+            headers.insert(name, joined);
+        }
     }
 }

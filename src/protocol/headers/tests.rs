@@ -20,9 +20,19 @@ fn fields(request: &Request<()>) -> Vec<(String, String)> {
     request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
+/// What an engine gets: the caller's fields that travel on, and behind them those that were added.
 fn sent(mut request: Request<()>, forwarding: &Forwarding) -> Vec<(String, String)> {
-    to_engine(&mut request, &peer(), forwarding).unwrap();
+    let added = settled(&mut request, forwarding).unwrap();
+    let added = String::from_utf8(added.as_bytes().to_vec()).unwrap();
+    let line = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
     fields(&request)
+        .into_iter()
+        .chain(added.split_terminator("\r\n").map(|text| line(text).unwrap()))
+        .collect()
+}
+
+fn settled(request: &mut Request<()>, forwarding: &Forwarding) -> Result<Added, BadHead> {
+    to_engine(request, &peer(), forwarding)
 }
 
 #[test]
@@ -103,30 +113,30 @@ fn ipv6_callers_are_bracketed_in_forwarded_and_mapped_ones_are_ipv4() {
 fn a_request_without_exactly_one_host_is_refused() {
     for fields in [&[][..], &[("host", "a"), ("host", "b")], &[("host", "a"), ("host", "a")]] {
         let mut request = request(fields);
-        assert_eq!(to_engine(&mut request, &peer(), &forwarding(true, false, false)), Err(BadHead::Host));
+        assert_eq!(settled(&mut request, &forwarding(true, false, false)), Err(BadHead::Host));
     }
     let mut old = request(&[]);
     *old.version_mut() = Version::HTTP_10;
-    assert_eq!(to_engine(&mut old, &peer(), &forwarding(true, false, false)), Ok(()));
+    assert!(settled(&mut old, &forwarding(true, false, false)).is_ok());
 }
 
 #[test]
 fn an_absolute_target_becomes_origin_form_and_rules_over_host() {
     let mut request = request(&[("host", "other")]);
     *request.uri_mut() = "http://user@gate:8800/invocations?x=1".parse().unwrap();
-    to_engine(&mut request, &peer(), &forwarding(false, false, false)).unwrap();
+    settled(&mut request, &forwarding(false, false, false)).unwrap();
     assert_eq!(request.uri(), "/invocations?x=1");
     assert_eq!(request.headers()["host"], "gate:8800");
     let mut request = self::request(&[("host", "other")]);
     *request.uri_mut() = "ftp://gate/".parse().unwrap();
-    assert_eq!(to_engine(&mut request, &peer(), &forwarding(false, false, false)), Err(BadHead::Target));
+    assert_eq!(settled(&mut request, &forwarding(false, false, false)), Err(BadHead::Target));
 }
 
 #[test]
 fn an_absolute_target_without_a_path_means_the_root() {
     let mut request = request(&[("host", "gate")]);
     *request.uri_mut() = "http://gate?x=1".parse().unwrap();
-    to_engine(&mut request, &peer(), &forwarding(false, false, false)).unwrap();
+    settled(&mut request, &forwarding(false, false, false)).unwrap();
     assert_eq!(request.uri(), "/?x=1");
 }
 
@@ -134,7 +144,7 @@ fn an_absolute_target_without_a_path_means_the_root() {
 fn only_a_single_chunked_is_a_transfer_coding() {
     let sent = |codings: &[(&str, &str)]| {
         let mut request = request(&[&[("host", "gate")], codings].concat());
-        to_engine(&mut request, &peer(), &forwarding(false, false, false))
+        settled(&mut request, &forwarding(false, false, false)).map(|_| ())
     };
     assert_eq!(sent(&[("transfer-encoding", "Chunked")]), Ok(()));
     let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
@@ -146,7 +156,7 @@ fn only_a_single_chunked_is_a_transfer_coding() {
 fn connect_is_refused() {
     let mut request = request(&[("host", "gate")]);
     *request.method_mut() = http::Method::CONNECT;
-    assert_eq!(to_engine(&mut request, &peer(), &forwarding(false, false, false)), Err(BadHead::Connect));
+    assert_eq!(settled(&mut request, &forwarding(false, false, false)), Err(BadHead::Connect));
 }
 
 #[test]
@@ -154,9 +164,9 @@ fn split_cookies_are_joined_for_http1() {
     let mut request = request(&[("cookie", "a=1"), ("cookie", "b=2")]);
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = "http://gate/".parse().unwrap();
-    to_engine(&mut request, &peer(), &forwarding(false, false, false)).unwrap();
+    let added = settled(&mut request, &forwarding(false, false, false)).unwrap();
     assert_eq!(request.headers()["cookie"], "a=1; b=2");
-    assert_eq!(request.headers()["via"], "2.0 rime-gate");
+    assert_eq!(added.as_bytes(), b"via: 2.0 rime-gate\r\n");
 }
 
 #[test]
@@ -196,4 +206,15 @@ fn a_grpc_head_keeps_te_and_the_callers_authority_and_says_who_calls() {
     let mut nameless = Request::post("/a.B/C").body(()).unwrap();
     to_grpc_engine(&mut nameless, &engine, &peer(), &forwarding(false, false, false)).unwrap();
     assert_eq!(*nameless.uri(), "http://127.0.0.1:7463/a.B/C");
+}
+
+#[test]
+fn only_digits_are_a_length() {
+    let length = |fields: &[(&str, &str)]| BodyLength::of(request(fields).headers());
+    assert_eq!(length(&[("content-length", "18446744073709551615")]), BodyLength::Bytes(u64::MAX));
+    for odd in ["", "+1", "-1", " 1", "1,1", "0x1", "18446744073709551616"] {
+        assert_eq!(decimal(odd.as_bytes()), None, "{odd}");
+    }
+    assert_eq!(length(&[("content-length", "2"), ("transfer-encoding", "chunked")]), BodyLength::Chunked);
+    assert_eq!(length(&[("accept", "audio/wav")]), BodyLength::Unsaid);
 }
