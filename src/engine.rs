@@ -18,18 +18,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::config;
+use crate::protocol::headers::Settled;
+use crate::protocol::spelling::Spelling;
 use crate::refusal::Reason;
 pub use body::EngineBody;
 use connection::{Connection, Unanswered};
 pub use health::Health;
 pub use http1::AnswerError;
-use http1::Outgoing;
+use http1::{Head, Outgoing};
 use pool::Pool;
 use send::SendError;
 pub use send::{Outbound, SendBody};
@@ -113,6 +116,18 @@ impl EngineClient {
         self.inner.pool.close_idle();
     }
 
+    /// Writes the head of a request to this engine.
+    #[must_use]
+    pub fn outbound<B>(
+        &self,
+        head: &Parts,
+        spelling: Option<&Spelling>,
+        settled: &Settled,
+        body: B,
+    ) -> Outbound<B> {
+        Outbound { head: Head::new(head, spelling, settled, &self.inner.authority), body }
+    }
+
     /// Sends `request` and waits for the response head.
     ///
     /// # Cancel safety
@@ -122,11 +137,11 @@ impl EngineClient {
     /// # Errors
     ///
     /// The future yields an [`EngineError`] where no response head came.
-    pub fn send(&self, request: Request<Outbound>) -> Sending {
+    pub fn send(&self, request: Outbound) -> Sending {
         let inner = Arc::clone(&self.inner);
         let now = Instant::now();
         let deadline = now + inner.first_byte_timeout;
-        let way = Inner::way(&inner, Outgoing::new(request, &inner.authority), now, deadline);
+        let way = Inner::way(&inner, Outgoing::new(request), now, deadline);
         Sending { inner, deadline, way }
     }
 }
@@ -241,7 +256,7 @@ impl From<Unanswered> for EngineError {
     }
 }
 
-impl Service<Request<Outbound>> for EngineClient {
+impl Service<Outbound> for EngineClient {
     type Response = Response<EngineBody>;
     type Error = EngineError;
     type Future = Sending;
@@ -250,7 +265,7 @@ impl Service<Request<Outbound>> for EngineClient {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Outbound>) -> Sending {
+    fn call(&mut self, request: Outbound) -> Sending {
         self.send(request)
     }
 }

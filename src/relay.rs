@@ -35,7 +35,7 @@ use crate::config::{Config, Listener};
 use crate::engine::{EngineBody, EngineClient, EngineError, Outbound, SendBody};
 use crate::metrics::Protocol;
 use crate::protocol::arriving::Arriving;
-use crate::protocol::headers::{self, Forwarding};
+use crate::protocol::headers::{self, Forwarding, Settled};
 use crate::protocol::{Kind, Recognition};
 use crate::refusal::{Reason, Refusal};
 use crate::stream::Books;
@@ -126,7 +126,7 @@ impl<S> Clone for Relay<S> {
 
 impl<S> Service<Request<Arriving<Incoming>>> for Relay<S>
 where
-    S: Service<Request<Outbound<Incoming>>, Response = Response<Body>, Error = Refusal>
+    S: Service<Outbound<Incoming>, Response = Response<Body>, Error = Refusal>
         + Clone
         + Send
         + Sync
@@ -152,27 +152,27 @@ where
         }
         let kind = shared.settings.recognition.of(&request);
         let peer = Arc::clone(&request.body().peer);
-        let added = match headers::to_engine(&mut request, &peer, &shared.settings.forwarding) {
-            Ok(added) => added,
+        let settled = match headers::to_engine(&mut request, &peer, &shared.settings.forwarding) {
+            Ok(settled) => settled,
             Err(bad) => {
                 shared.books.metrics.turned_away(Protocol::Http, Reason::BadRequest);
                 return Box::pin(ready(Ok(answer::bad_request(&bad, caller))));
             }
         };
-        let request = request.map(|Arriving { body, spelling, .. }| Outbound { body, spelling, added });
         match kind {
             Kind::Synthesis => {
-                let served = shared.synthesis.clone().call(request);
+                let served = shared.synthesis.clone().call(shared.outbound(request, &settled));
                 // An `async` block would hold it twice, and move it once more.
                 Box::pin(served.map(move |served| Ok(shared.answer(served, caller))))
             }
             Kind::PassThrough => {
-                let served = shared.engine.send(request.map(|outbound| outbound.map(SendBody::PassThrough)));
+                let request = shared.outbound(request, &settled).map(SendBody::PassThrough);
+                let served = shared.engine.send(request);
                 Box::pin(async move { Ok(shared.answer(shared.passed(served.await), caller)) })
             }
             Kind::Socket(socket) => Box::pin(async move {
                 let Shared { books, sockets, engine, .. } = &*shared;
-                let opened = websocket::open(request, socket, sockets, books, engine).await;
+                let opened = websocket::open(request, settled, socket, sockets, books, engine).await;
                 Ok(shared.answer(opened, caller))
             }),
         }
@@ -195,6 +195,12 @@ impl<S> Shared<S> {
                 answer::refusal(&refusal, self.settings.status_when_full)
             }
         }
+    }
+
+    /// Writes the head. What the caller sent of it is not kept any longer: a request that waits is its bytes.
+    fn outbound(&self, request: Request<Arriving<Incoming>>, settled: &Settled) -> Outbound<Incoming> {
+        let (head, Arriving { body, spelling, .. }) = request.into_parts();
+        self.engine.outbound(&head, spelling.as_ref(), settled, body)
     }
 
     /// Health, voices and all else that is no synthesis: never queued, never counted.

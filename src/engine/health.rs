@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{EngineClient, EngineError, Outbound, SendBody, orca};
 use crate::config;
+use crate::protocol::headers::Settled;
 
 /// What is read of a health answer's body.
 const PROBE_BODY_BYTES_MAX: usize = 65_536;
@@ -103,8 +104,10 @@ impl Health {
             client.close_idle();
             let request = Request::get(settings.health_path.as_str())
                 .header(header::HOST, settings.http.authority().as_str())
-                .body(SendBody::Whole(None).into());
+                .body(SendBody::Whole(None));
             let Ok(request) = request else { return };
+            let (head, body) = request.into_parts();
+            let request = client.outbound(&head, None, &Settled::default(), body);
             let status = timeout(settings.health_timeout, ask(&client, request)).await.ok().flatten();
             self.set(status.is_some_and(|status| status < StatusCode::INTERNAL_SERVER_ERROR));
             if !std::mem::replace(&mut asked, true) && !self.is_up() {
@@ -116,7 +119,7 @@ impl Health {
 }
 
 /// The status of the engine's answer, its body read so that the connection can be used again.
-async fn ask(client: &EngineClient, request: Request<Outbound>) -> Option<StatusCode> {
+async fn ask(client: &EngineClient, request: Outbound) -> Option<StatusCode> {
     let response = client.send(request).await.ok()?;
     let status = response.status();
     let _ = Limited::new(response.into_body(), PROBE_BODY_BYTES_MAX).collect().await;

@@ -3,6 +3,7 @@
 
 mod answer;
 mod decoder;
+mod head;
 mod request;
 
 use std::io;
@@ -11,6 +12,7 @@ use bytes::{Buf, Bytes};
 
 pub(super) use answer::answer;
 pub(super) use decoder::Decoder;
+pub(super) use head::Head;
 pub(super) use request::{Outgoing, Upload};
 
 /// Bytes of an answer's head, of its trailers, and of the line before a chunk. The engine's own are a few hundred.

@@ -7,31 +7,31 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::protocol::headers::Added;
-use crate::protocol::spelling::Spelling;
+use super::http1::Head;
 
-/// A body on its way to the engine, and what the head beside it does not tell of how it is to be written.
+/// A request on its way to the engine: its head is written, its body may still arrive.
 #[derive(Debug)]
 pub struct Outbound<B = SendBody> {
+    pub(super) head: Head,
     /// What the head announces.
     pub body: B,
-    /// How the caller spelled the names of its fields.
-    pub spelling: Option<Spelling>,
-    /// Fields behind the caller's.
-    pub added: Added,
 }
 
 impl<B> Outbound<B> {
-    /// The same beside another body.
+    /// The same head, and what becomes of the body.
     pub fn map<C>(self, body: impl FnOnce(B) -> C) -> Outbound<C> {
-        Outbound { body: body(self.body), spelling: self.spelling, added: self.added }
+        Outbound { head: self.head, body: body(self.body) }
     }
-}
 
-impl From<SendBody> for Outbound {
-    /// One whose head is written as it stands.
-    fn from(body: SendBody) -> Self {
-        Self { body, spelling: None, added: Added::default() }
+    /// The head, for another body.
+    pub fn split(self) -> (Outbound<()>, B) {
+        (Outbound { head: self.head, body: () }, self.body)
+    }
+
+    /// What the caller says it takes (RFC 9110 section 12.5.1), where it is text.
+    #[must_use]
+    pub fn accept(&self) -> Option<&str> {
+        self.head.accept()
     }
 }
 

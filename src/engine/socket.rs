@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Collected, Limited};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -39,12 +39,12 @@ impl EngineClient {
     /// # Errors
     ///
     /// [`EngineError`] where no response head came.
-    pub async fn open_socket(&self, request: Request<Outbound>) -> Result<Opened, EngineError> {
+    pub async fn open_socket(&self, request: Outbound) -> Result<Opened, EngineError> {
         let inner = &*self.inner;
         let deadline = Instant::now() + inner.first_byte_timeout;
         let asking = async {
             let mut connection = Connection::new(inner.dial().await?);
-            connection.send(Outgoing::new(request, &inner.authority), deadline);
+            connection.send(Outgoing::new(request), deadline);
             let response = poll_fn(|cx| connection.poll_answer(cx)).await?;
             Ok((response, connection))
         };

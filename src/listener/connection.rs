@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
@@ -16,6 +16,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioTimer;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -172,24 +173,31 @@ where
     let mut alarm = pin!(sleep_until(Instant::now() + limits.header_timeout));
     let mut draining = pin!(drain.cancelled());
     let mut asked = false;
-    loop {
-        let turn = poll_fn(|cx| {
-            let polled = connection.as_mut().poll(cx);
+    // Whom the alarm and the drain wake already: they need not be told again on every turn.
+    let mut woken: Option<Waker> = None;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
             watch.turned(|| Instant::now().into_std());
-            polled
-        });
-        tokio::select! {
-            biased;
-            result = turn => return result,
-            () = draining.as_mut(), if !asked => {
+            let known = woken.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if known && !alarm.is_elapsed() && !drain.is_cancelled() {
+                return Poll::Pending;
+            }
+            woken = Some(cx.waker().clone());
+            if !asked && draining.as_mut().poll(cx).is_ready() {
                 asked = true;
                 shut_down(connection.as_mut());
+                continue;
             }
-            () = alarm.as_mut() => match dog.look(watch, Instant::now().into_std()) {
+            // Where this task's budget is spent, a timer would not even note whom to wake.
+            ready!(pin!(unconstrained(alarm.as_mut())).poll(cx));
+            match dog.look(watch, Instant::now().into_std()) {
                 Verdict::LookAgain(at) => alarm.as_mut().reset(at.into()),
                 Verdict::Close(reason) if asked => {
                     debug!(reason, "closing a connection");
-                    return Ok(());
+                    return Poll::Ready(Ok(()));
                 }
                 Verdict::Close(_) => {
                     // In HTTP/2 this says goodbye, so that a request on its way is known to be lost.
@@ -197,9 +205,11 @@ where
                     shut_down(connection.as_mut());
                     alarm.as_mut().reset(Instant::now() + GOODBYE);
                 }
-            },
+            }
+            woken = None;
         }
-    }
+    })
+    .await
 }
 
 /// Which HTTP a connection speaks.

@@ -22,9 +22,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Fields that `Connection` cannot take away: they say where a message goes, how long it is or who sent it.
-const NEVER_NOMINATED: [HeaderName; 8] = [
+const NEVER_NOMINATED: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
     header::CONTENT_TYPE,
     header::AUTHORIZATION,
     header::FORWARDED,
@@ -49,6 +50,15 @@ pub enum BadHead {
     /// Absolute-form for another scheme than this listener's.
     #[error("the request target cannot be served")]
     Target,
+}
+
+/// What of a head is known once its fields are for the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Fields behind the caller's.
+    pub added: Added,
+    /// What is said of the body.
+    pub length: BodyLength,
 }
 
 /// Fields that go to the engine behind the caller's own, as HTTP/1.1 writes them.
@@ -86,7 +96,7 @@ struct Found {
     /// The last of them.
     host: Option<HeaderValue>,
     hosts: usize,
-    codings: usize,
+    length: BodyLength,
     hop_by_hop: bool,
     expect: bool,
     cookie: bool,
@@ -103,10 +113,15 @@ impl Found {
                     found.hosts += 1;
                 }
                 header::TRANSFER_ENCODING => {
-                    found.codings += 1;
-                    if found.codings > 1 || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                    if found.length == BodyLength::Chunked
+                        || !value.as_bytes().eq_ignore_ascii_case(b"chunked")
+                    {
                         return Err(BadHead::TransferEncoding);
                     }
+                    found.length = BodyLength::Chunked;
+                }
+                header::CONTENT_LENGTH if found.length != BodyLength::Chunked => {
+                    found.length = decimal(value.as_bytes()).map_or(BodyLength::Unsaid, BodyLength::Bytes);
                 }
                 header::EXPECT => found.expect = true,
                 header::COOKIE => found.cookie = true,
@@ -128,7 +143,7 @@ pub fn to_engine<B>(
     request: &mut Request<B>,
     peer: &Peer,
     forwarding: &Forwarding,
-) -> Result<Added, BadHead> {
+) -> Result<Settled, BadHead> {
     if request.method() == http::Method::CONNECT {
         return Err(BadHead::Connect);
     }
@@ -157,7 +172,7 @@ pub fn to_engine<B>(
         added.add(&header::VIA, if version == Version::HTTP_2 { http2 } else { http1 });
     }
     *request.version_mut() = Version::HTTP_11;
-    Ok(added)
+    Ok(Settled { added, length: found.length })
 }
 
 /// Turns a gRPC caller's head into the engine's: HTTP/2 on both sides, over which the target is sent to `authority` where
@@ -219,13 +234,14 @@ pub fn to_caller<B>(response: &mut Response<B>, caller: Version) {
 }
 
 /// How long the body of a request is by its head (RFC 9112 section 6.3), which the HTTP library has checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyLength {
     /// Its chunks tell.
     Chunked,
     /// So many bytes.
     Bytes(u64),
     /// Nothing is said.
+    #[default]
     Unsaid,
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, Request, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -55,9 +55,9 @@ pub struct Metering<S> {
     layer: MeteringLayer,
 }
 
-impl<S> Service<Request<Outbound>> for Metering<Admission<S>>
+impl<S> Service<Outbound> for Metering<Admission<S>>
 where
-    S: Service<Request<Outbound>, Response = Response<EngineBody>, Error = EngineError> + Clone,
+    S: Service<Outbound, Response = Response<EngineBody>, Error = EngineError> + Clone,
 {
     type Response = Response<Body>;
     type Error = Refusal;
@@ -68,7 +68,7 @@ where
         self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 
-    fn call(&mut self, request: Request<Outbound>) -> Synthesis<S> {
+    fn call(&mut self, request: Outbound) -> Synthesis<S> {
         let arrival = Arrival::of(&request, &self.layer);
         Synthesis { answer: self.inner.call_at(arrival.at, request), arrival: Some(arrival) }
     }
@@ -79,16 +79,16 @@ pin_project! {
     #[derive(Debug)]
     pub struct Synthesis<S>
     where
-        S: Service<Request<Outbound>>,
+        S: Service<Outbound>,
     {
         #[pin]
-        answer: ResponseFuture<S, Request<Outbound>>,
+        answer: ResponseFuture<S, Outbound>,
         arrival: Option<Arrival>,
     }
 
     impl<S> PinnedDrop for Synthesis<S>
     where
-        S: Service<Request<Outbound>>,
+        S: Service<Outbound>,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
@@ -101,7 +101,7 @@ pin_project! {
 
 impl<S> Future for Synthesis<S>
 where
-    S: Service<Request<Outbound>, Response = Response<EngineBody>, Error = EngineError>,
+    S: Service<Outbound, Response = Response<EngineBody>, Error = EngineError>,
 {
     type Output = Result<Response<Body>, Refusal>;
 
@@ -123,19 +123,18 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn of(request: &Request<Outbound>, layer: &MeteringLayer) -> Self {
-        let speech = match &request.body().body {
+    fn of(request: &Outbound, layer: &MeteringLayer) -> Self {
+        let speech = match &request.body {
             SendBody::Whole(Some(bytes)) => Speech::from_json(bytes),
             // A text longer than the read-ahead: its fields stand where they may.
             _ => Speech::default(),
         };
         let model = speech.model.as_deref();
-        let accept = text(request.headers(), &ACCEPT);
         Self {
             layer: layer.clone(),
             at: Instant::now(),
             model: layer.books.metrics.model(model),
-            hint: Hint::for_request(model, speech.format.as_deref(), speech.rate, accept),
+            hint: Hint::for_request(model, speech.format.as_deref(), speech.rate, request.accept()),
         }
     }
 

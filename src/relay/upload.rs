@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -55,9 +54,9 @@ pub struct Upload<S> {
     layer: UploadLayer,
 }
 
-impl<S> Service<Request<Outbound<Incoming>>> for Upload<S>
+impl<S> Service<Outbound<Incoming>> for Upload<S>
 where
-    S: Service<Request<Outbound>, Error = Refusal> + Clone,
+    S: Service<Outbound, Error = Refusal> + Clone,
 {
     type Response = S::Response;
     type Error = Refusal;
@@ -67,19 +66,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Outbound<Incoming>>) -> Uploading<S> {
+    fn call(&mut self, request: Outbound<Incoming>) -> Uploading<S> {
         let unready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, unready);
-        let (head, Outbound { body, spelling, added }) = request.into_parts();
+        let (unread, body) = request.split();
         let reading = Reading::new(body, self.layer.bytes_max, self.layer.timeout);
-        let unread = Request::from_parts(head, Outbound { body: (), spelling, added });
         Uploading { state: State::Reading { next: Some((inner, unread)), reading } }
     }
 }
 
 pin_project! {
     /// The future of a call whose body is read first.
-    pub struct Uploading<S> where S: Service<Request<Outbound>> {
+    pub struct Uploading<S> where S: Service<Outbound> {
         #[pin]
         state: State<S>,
     }
@@ -87,13 +85,13 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S> where S: Service<Request<Outbound>> {
-        Reading { next: Option<(S, Request<Outbound<()>>)>, reading: Reading },
+    enum State<S> where S: Service<Outbound> {
+        Reading { next: Option<(S, Outbound<()>)>, reading: Reading },
         Called { #[pin] answer: S::Future },
     }
 }
 
-impl<S: Service<Request<Outbound>>> fmt::Debug for Uploading<S> {
+impl<S: Service<Outbound>> fmt::Debug for Uploading<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reading = matches!(self.state, State::Reading { .. });
         f.debug_struct("Uploading").field("reading", &reading).finish_non_exhaustive()
@@ -102,7 +100,7 @@ impl<S: Service<Request<Outbound>>> fmt::Debug for Uploading<S> {
 
 impl<S> Future for Uploading<S>
 where
-    S: Service<Request<Outbound>, Error = Refusal>,
+    S: Service<Outbound, Error = Refusal>,
 {
     type Output = Result<S::Response, Refusal>;
 
@@ -115,7 +113,7 @@ where
                     let body = ready!(reading.poll(cx)).map_err(Refusal::new)?;
                     let (mut service, unread) =
                         next.take().expect("taken in the step that leaves this state");
-                    service.call(unread.map(|outbound| outbound.map(|()| body)))
+                    service.call(unread.map(|()| body))
                 }
             };
             state.set(State::Called { answer });

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -23,8 +25,10 @@ use tracing::{debug, warn};
 
 use super::answer::{self, Body};
 use crate::config::{Config, WebSocket};
-use crate::engine::{EngineBody, EngineClient, Opened, Outbound, SendBody};
+use crate::engine::{EngineBody, EngineClient, Opened, SendBody};
 use crate::metrics::Protocol;
+use crate::protocol::arriving::Arriving;
+use crate::protocol::headers::{BodyLength, Settled};
 use crate::protocol::websocket::{self, Encoding};
 use crate::protocol::{Socket, headers};
 use crate::refusal::{Reason, Refusal};
@@ -111,7 +115,8 @@ impl Drop for Place {
 ///
 /// [`Refusal`] where there is no place for one more socket, or the engine cannot be reached.
 pub(super) async fn open(
-    mut request: Request<Outbound<Incoming>>,
+    mut request: Request<Arriving<Incoming>>,
+    settled: Settled,
     socket: Socket,
     sockets: &Sockets,
     books: &Arc<Books<EngineBody>>,
@@ -119,8 +124,11 @@ pub(super) async fn open(
 ) -> Result<Response<Body>, Refusal> {
     let place = sockets.take_place()?;
     let caller = hyper::upgrade::on(&mut request);
-    let target = request.uri().clone();
-    let request = to_engine(request);
+    let (mut head, Arriving { spelling, .. }) = request.into_parts();
+    to_engine(&mut head.headers);
+    // An upgrade has no body: bytes that follow it are WebSocket frames.
+    let settled = Settled { length: BodyLength::Unsaid, ..settled };
+    let request = engine.outbound(&head, spelling.as_ref(), &settled, SendBody::Whole(None));
     let (response, upstream) = match engine.open_socket(request).await {
         Ok(Opened::Switched(response, upstream)) => (response, upstream),
         Ok(Opened::Answered(response)) => return Ok(response.map(answer::whole)),
@@ -135,7 +143,7 @@ pub(super) async fn open(
         return Err(Refusal::new(Reason::EngineUnavailable));
     }
     let subprotocol = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|name| name.to_str().ok());
-    let spoken = Spoken::new(socket, &target, subprotocol, &sockets.settings);
+    let spoken = Spoken::new(socket, &head.uri, subprotocol, &sockets.settings);
     let session = run(caller, upstream, spoken, sockets.clone(), Arc::clone(books), place);
     tokio::spawn(sockets.tasks.track_future(session));
     Ok(to_caller(response))
@@ -196,14 +204,10 @@ async fn run(
     drop(place);
 }
 
-/// The head that the engine gets: as the caller's, but for extensions, since frames are read on the way.
-fn to_engine(request: Request<Outbound<Incoming>>) -> Request<Outbound> {
-    // An upgrade has no body: bytes that follow it are WebSocket frames.
-    let mut request = request.map(|outbound| outbound.map(|_| SendBody::Whole(None)));
-    let headers = request.headers_mut();
-    headers::drop_fields(headers, |name| *name == SEC_WEBSOCKET_EXTENSIONS);
+/// The fields that the engine gets: as the caller's, but for extensions, since frames are read on the way.
+fn to_engine(headers: &mut HeaderMap) {
+    headers::drop_fields(headers, |name| *name == SEC_WEBSOCKET_EXTENSIONS || *name == TRANSFER_ENCODING);
     upgrade(headers, HeaderValue::from_static("Upgrade"));
-    request
 }
 
 /// The head that the caller gets.

@@ -1,7 +1,9 @@
 //! A connection against an engine that is a socket in the test's hand.
 
 use super::*;
-use crate::engine::SendBody;
+use crate::engine::http1::Head;
+use crate::engine::{Outbound, SendBody};
+use crate::protocol::headers::Settled;
 use http::{HeaderValue, Request};
 use std::task::Waker;
 use std::time::Duration;
@@ -16,8 +18,9 @@ async fn pair() -> (Box<Connection>, TcpStream) {
 }
 
 fn send(connection: &mut Connection) {
-    let request = Request::get("/").header("host", "engine").body(SendBody::Whole(None).into()).unwrap();
-    let request = Outgoing::new(request, &HeaderValue::from_static("engine"));
+    let (head, ()) = Request::get("/").body(()).unwrap().into_parts();
+    let head = Head::new(&head, None, &Settled::default(), &HeaderValue::from_static("engine"));
+    let request = Outgoing::new(Outbound { head, body: SendBody::Whole(None) });
     connection.send(request, Instant::now() + Duration::from_secs(10));
 }
 

@@ -1,19 +1,16 @@
-//! A request as bytes: its head with the names as the caller spelled them, and what of its body is at hand.
+//! A request as bytes: its head, what of its body is at hand, and what is still to come.
 
 use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRAILER, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::header::HeaderName;
 use http_body::{Body, Frame};
 
-use crate::engine::SendBody;
-use crate::engine::send::{Outbound, SendError};
-use crate::protocol::headers::{Added, BodyLength, write_field};
-use crate::protocol::spelling::Spelling;
+use super::head::Head;
+use crate::engine::send::{Outbound, SendBody, SendError};
+use crate::protocol::headers::{BodyLength, write_field};
 
 /// A request that is ready to be written. The same bytes go out on whatever connection takes them.
 #[derive(Debug)]
@@ -45,16 +42,19 @@ enum Framing {
 }
 
 impl Outgoing {
-    /// The bytes of `request`, whose target is in origin-form and whose fields are for the engine. `host` is for callers
-    /// that named none: in HTTP/1.0 they need not, and HTTP/1.1 engines want one (RFC 9112 section 3.2).
-    pub(crate) fn new(request: Request<Outbound>, host: &HeaderValue) -> Self {
-        let (head, Outbound { mut body, spelling, added }) = request.into_parts();
-        let mut framing = Framing::of(&head, &body);
-        let at_hand = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        let mut bytes =
-            Vec::with_capacity(HEAD_BYTES + head.headers.len() * FIELD_BYTES + at_hand.unwrap_or(0));
-        write_head(&head, spelling.as_ref(), host, &added, &framing, &mut bytes);
-        let is_head = head.method == Method::HEAD;
+    /// The bytes of `outbound`, as far as they are at hand.
+    pub(crate) fn new(outbound: Outbound) -> Self {
+        let Outbound { mut head, mut body } = outbound;
+        if head.length == BodyLength::Unsaid && !body.is_end_stream() {
+            head.say(body.size_hint().exact().map_or(BodyLength::Chunked, BodyLength::Bytes));
+        }
+        let Head { lines: mut bytes, length, trailers, is_head, .. } = head;
+        bytes.extend_from_slice(b"\r\n");
+        let mut framing = match length {
+            BodyLength::Bytes(length) => Framing::Length(length),
+            BodyLength::Chunked => Framing::Chunked { trailers },
+            BodyLength::Unsaid => Framing::Ended,
+        };
         if !body.is_at_hand() {
             return Self { bytes, upload: Some(Box::new(Upload { body, framing })), is_head };
         }
@@ -65,12 +65,6 @@ impl Outgoing {
         Self { bytes, upload: None, is_head }
     }
 }
-
-/// Room for a request line and the fields that the gate adds.
-const HEAD_BYTES: usize = 128;
-
-/// Room for one field. Where it is too small, the bytes move once.
-const FIELD_BYTES: usize = 40;
 
 impl Upload {
     /// Waits for the next piece of the body.
@@ -93,25 +87,6 @@ impl Upload {
 }
 
 impl Framing {
-    /// How `body` is framed: as its caller did, where that is known.
-    fn of(head: &Parts, body: &SendBody) -> Self {
-        if body.is_end_stream() {
-            return Self::Ended;
-        }
-        let length = match BodyLength::of(&head.headers) {
-            BodyLength::Bytes(length) => Some(length),
-            BodyLength::Chunked => None,
-            BodyLength::Unsaid => body.size_hint().exact(),
-        };
-        length.map_or_else(|| Self::chunked(&head.headers), Self::Length)
-    }
-
-    fn chunked(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok());
-        let names = lines.flat_map(|line| line.split(','));
-        Self::Chunked { trailers: names.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect() }
-    }
-
     fn write(&mut self, frame: Frame<Bytes>, out: &mut Vec<u8>) {
         let frame = match (&mut *self, frame.into_data()) {
             (Self::Length(left), Ok(data)) => {
@@ -156,59 +131,31 @@ impl Framing {
     }
 }
 
-fn write_head(
-    head: &Parts,
-    spelling: Option<&Spelling>,
-    host: &HeaderValue,
-    added: &Added,
-    framing: &Framing,
-    out: &mut Vec<u8>,
-) {
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    let mut names = spelling.map(Spelling::names);
-    let (mut has_host, mut has_length, mut has_coding) = (false, false, false);
-    for (name, value) in &head.headers {
-        match *name {
-            // One of both rules (RFC 9112 section 6.3).
-            CONTENT_LENGTH if matches!(framing, Framing::Chunked { .. }) => continue,
-            TRANSFER_ENCODING if !matches!(framing, Framing::Chunked { .. }) => continue,
-            CONTENT_LENGTH => has_length = true,
-            TRANSFER_ENCODING => has_coding = true,
-            HOST => has_host = true,
-            _ => {}
-        }
-        let spelled = names.as_mut().and_then(|names| names.of(name));
-        write_field(spelled.unwrap_or(name.as_str().as_bytes()), value.as_bytes(), out);
-    }
-    if !has_host {
-        write_field(b"host", host.as_bytes(), out);
-    }
-    out.extend_from_slice(added.as_bytes());
-    match framing {
-        Framing::Length(length) if !has_length => {
-            write_field(b"content-length", length.to_string().as_bytes(), out);
-        }
-        Framing::Chunked { .. } if !has_coding => write_field(b"transfer-encoding", b"chunked", out),
-        _ => {}
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::send::Streamed;
+    use crate::protocol::headers::{Forwarding, Peer, Settled, to_engine};
+    use crate::protocol::spelling::Spelling;
+    use http::{HeaderMap, HeaderValue, Request, Version};
     use std::collections::VecDeque;
 
     fn post() -> http::request::Builder {
         Request::post("/invocations?a=%20b").header("host", "engine")
     }
 
-    fn written(request: http::request::Builder, body: impl Into<Outbound>) -> String {
-        let outgoing = Outgoing::new(request.body(body.into()).unwrap(), &HeaderValue::from_static("engine"));
+    fn outgoing(request: http::request::Builder, spelling: Option<&Spelling>, body: SendBody) -> Outgoing {
+        let mut request = request.body(()).unwrap();
+        let forwarding =
+            Forwarding { x_forwarded: false, forwarded: false, trust_incoming: false, via: None };
+        let settled = to_engine(&mut request, &Peer::default(), &forwarding).unwrap();
+        let (head, ()) = request.into_parts();
+        let head = Head::new(&head, spelling, &settled, &HeaderValue::from_static("engine"));
+        Outgoing::new(Outbound { head, body })
+    }
+
+    fn written(request: http::request::Builder, body: SendBody) -> String {
+        let outgoing = outgoing(request, None, body);
         assert!(outgoing.upload.is_none());
         String::from_utf8(outgoing.bytes).unwrap()
     }
@@ -235,9 +182,9 @@ mod tests {
         let spelling =
             b"POST /x HTTP/1.1\r\nHOST: gate\r\nConnection: close\r\nX-One: 1\r\nContent-length:2\r\n\r\n";
         let request = post().header("x-one", "1").header("content-length", "2").header("via", "1.1 gate");
-        let spelling = Some(Spelling::new(spelling.to_vec()));
+        let outgoing = outgoing(request, Some(&Spelling::new(spelling.to_vec())), whole("{}"));
         assert_eq!(
-            written(request, Outbound { spelling, ..whole("{}").into() }),
+            String::from_utf8(outgoing.bytes).unwrap(),
             "POST /invocations?a=%20b HTTP/1.1\r\nHOST: engine\r\nX-One: 1\r\nContent-length: 2\r\nvia: 1.1 gate\r\n\r\n{}"
         );
     }
@@ -250,7 +197,7 @@ mod tests {
 
     #[test]
     fn whoever_names_no_host_is_sent_to_the_engines() {
-        let request = Request::get("/health").header("accept", "*/*");
+        let request = Request::get("/health").version(Version::HTTP_10).header("accept", "*/*");
         let bytes = written(request, SendBody::Whole(None));
         assert_eq!(bytes, "GET /health HTTP/1.1\r\naccept: */*\r\nhost: engine\r\n\r\n");
     }
@@ -261,7 +208,7 @@ mod tests {
         let empty = post().header("content-length", "0");
         assert!(written(empty, SendBody::Whole(None)).ends_with("content-length: 0\r\n\r\n"));
         let empty = post().header("transfer-encoding", "chunked");
-        assert!(written(empty, SendBody::Whole(None)).ends_with("host: engine\r\n\r\n"));
+        assert!(written(empty, SendBody::Whole(None)).ends_with("chunked\r\n\r\n0\r\n\r\n"));
     }
 
     #[test]
@@ -274,6 +221,17 @@ mod tests {
             ),
             "{bytes}"
         );
+    }
+
+    #[test]
+    fn a_body_is_framed_as_the_lines_of_its_head_say_and_not_as_was_thought() {
+        let (head, ()) = post().body(()).unwrap().into_parts();
+        for length in [BodyLength::Chunked, BodyLength::Bytes(7)] {
+            let settled = Settled { length, ..Settled::default() };
+            let head = Head::new(&head, None, &settled, &HeaderValue::from_static("engine"));
+            let bytes = Outgoing::new(Outbound { head, body: whole("{}") }).bytes;
+            assert!(bytes.ends_with(b"host: engine\r\ncontent-length: 2\r\n\r\n{}"), "{length:?}");
+        }
     }
 
     #[tokio::test]

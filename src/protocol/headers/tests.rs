@@ -22,7 +22,7 @@ fn fields(request: &Request<()>) -> Vec<(String, String)> {
 
 /// What an engine gets: the caller's fields that travel on, and behind them those that were added.
 fn sent(mut request: Request<()>, forwarding: &Forwarding) -> Vec<(String, String)> {
-    let added = settled(&mut request, forwarding).unwrap();
+    let added = settled(&mut request, forwarding).unwrap().added;
     let added = String::from_utf8(added.as_bytes().to_vec()).unwrap();
     let line = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
     fields(&request)
@@ -31,7 +31,7 @@ fn sent(mut request: Request<()>, forwarding: &Forwarding) -> Vec<(String, Strin
         .collect()
 }
 
-fn settled(request: &mut Request<()>, forwarding: &Forwarding) -> Result<Added, BadHead> {
+fn settled(request: &mut Request<()>, forwarding: &Forwarding) -> Result<Settled, BadHead> {
     to_engine(request, &peer(), forwarding)
 }
 
@@ -60,7 +60,10 @@ fn connection_cannot_take_away_what_frames_or_routes_a_message() {
         ("host", "gate"),
         ("content-length", "2"),
         ("authorization", "Bearer k"),
-        ("connection", "content-length, authorization, host, x-forwarded-for, content-type"),
+        (
+            "connection",
+            "content-length, transfer-encoding, authorization, host, x-forwarded-for, content-type",
+        ),
         ("content-type", "application/json"),
     ]);
     let sent = sent(request, &forwarding(true, false, false));
@@ -144,9 +147,11 @@ fn an_absolute_target_without_a_path_means_the_root() {
 fn only_a_single_chunked_is_a_transfer_coding() {
     let sent = |codings: &[(&str, &str)]| {
         let mut request = request(&[&[("host", "gate")], codings].concat());
-        settled(&mut request, &forwarding(false, false, false)).map(|_| ())
+        settled(&mut request, &forwarding(false, false, false)).map(|settled| settled.length)
     };
-    assert_eq!(sent(&[("transfer-encoding", "Chunked")]), Ok(()));
+    assert_eq!(sent(&[("transfer-encoding", "Chunked")]), Ok(BodyLength::Chunked));
+    assert_eq!(sent(&[("content-length", "12")]), Ok(BodyLength::Bytes(12)));
+    assert_eq!(sent(&[]), Ok(BodyLength::Unsaid));
     let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
     assert_eq!(sent(&twice), Err(BadHead::TransferEncoding));
     assert_eq!(sent(&[("transfer-encoding", "gzip, chunked")]), Err(BadHead::TransferEncoding));
@@ -164,7 +169,7 @@ fn split_cookies_are_joined_for_http1() {
     let mut request = request(&[("cookie", "a=1"), ("cookie", "b=2")]);
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = "http://gate/".parse().unwrap();
-    let added = settled(&mut request, &forwarding(false, false, false)).unwrap();
+    let added = settled(&mut request, &forwarding(false, false, false)).unwrap().added;
     assert_eq!(request.headers()["cookie"], "a=1; b=2");
     assert_eq!(added.as_bytes(), b"via: 2.0 rime-gate\r\n");
 }
