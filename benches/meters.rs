@@ -34,7 +34,7 @@ fn chunks(c: &mut Criterion) {
         #[allow(clippy::disallowed_methods, reason = "an origin is needed; only differences are looked at")]
         let origin = Instant::now();
         let clock = AudioClock::for_answer(Some(content_type), None, pcm);
-        let mut meter = Meter::new(origin, origin, Duration::ZERO, clock, Duration::ZERO);
+        let mut meter = Meter::new(origin, Duration::ZERO, clock, Duration::ZERO);
         meter.heard(origin, start);
         let mut now = origin;
         group.throughput(Throughput::Bytes(chunk.len() as u64));

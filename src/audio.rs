@@ -117,11 +117,13 @@ pub enum Unknown {
     Incomplete,
     /// Text still came while it sounded, and too little sounded after the last of it.
     StreamedInput,
+    /// The caller took the sound so slowly that nobody knows when the engine brought it.
+    SlowCaller,
 }
 
 impl Unknown {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ContentType,
         Self::ContentEncoding,
         Self::Malformed,
@@ -131,6 +133,7 @@ impl Unknown {
         Self::NotStreamed,
         Self::Incomplete,
         Self::StreamedInput,
+        Self::SlowCaller,
     ];
 
     /// The label value.
@@ -146,6 +149,7 @@ impl Unknown {
             Self::NotStreamed => "not_streamed",
             Self::Incomplete => "incomplete",
             Self::StreamedInput => "streamed_input",
+            Self::SlowCaller => "slow_caller",
         }
     }
 }

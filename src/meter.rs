@@ -16,6 +16,10 @@
 //! An RTF is told only for a synthesis that ended `ok`. One cut short, by whomever, has paid its start-up
 //! but not brought all its audio, and a caller who stopped reading slows the stream without the engine's fault.
 //!
+//! A chunk's time is when it could be read. Where its caller was not there to take it, it may have come at any moment
+//! since the chunk before: that is no gap and no underrun of the engine's, and where so much of the time is in doubt
+//! that the RTF is too, it is unknown.
+//!
 //! Where text is streamed in, the engine may have to wait for words. TTFB counts from the first of them. When text
 //! still comes after the first audio byte, RTF and underrun count only over what sounds after the last of it, and
 //! an RTF takes half a second of that: see [`Meter::text`].
@@ -69,8 +73,8 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub struct Meter {
     arrived: Instant,
+    /// From arrival to dispatch.
     queue_wait: u64,
-    dispatched: u64,
     /// First audio byte.
     first: Option<u64>,
     /// Last byte of any kind.
@@ -79,9 +83,19 @@ pub struct Meter {
     bytes: u64,
     /// For how long playback has stood still, all in all.
     stood: u64,
+    /// For how many microseconds nobody was there to take a chunk, all in all: so much earlier it may have come.
+    doubt: u32,
+    /// The next chunk may have come before it is taken.
+    held_up: bool,
     text: StreamedText,
     clock: AudioClock,
 }
+
+/// Chunks that were taken one right after the other arrived together.
+const HELD_UP_MIN: Duration = Duration::from_millis(10);
+
+/// The greatest part of the audio's duration by which an RTF may be wrong: 0.05 of the 1.0 that is real time.
+const DOUBT_SHARE: u32 = 20;
 
 const METER_BYTES_MAX: usize = 288;
 const _: () = assert!(size_of::<Meter>() <= METER_BYTES_MAX, "one is held per running synthesis");
@@ -135,22 +149,17 @@ impl Meter {
     /// A meter for a synthesis that arrived, waited `queue_wait` for its slot, and was then sent to the engine,
     /// whose answer `clock` reads. Playback is taken to start `client_buffer` after the first audio byte.
     #[must_use]
-    pub fn new(
-        arrived: Instant,
-        dispatched: Instant,
-        queue_wait: Duration,
-        clock: AudioClock,
-        client_buffer: Duration,
-    ) -> Self {
+    pub fn new(arrived: Instant, queue_wait: Duration, clock: AudioClock, client_buffer: Duration) -> Self {
         Self {
             arrived,
             queue_wait: nanos(queue_wait),
-            dispatched: nanos(dispatched.saturating_duration_since(arrived)),
             first: None,
             last: 0,
             client_buffer: nanos(client_buffer),
             bytes: 0,
             stood: 0,
+            doubt: 0,
+            held_up: false,
             text: StreamedText::default(),
             clock,
         }
@@ -158,7 +167,7 @@ impl Meter {
 
     /// Takes a chunk that arrived from the engine at `now`.
     ///
-    /// Returns the gap since the chunk before, from the second chunk with audio on.
+    /// Returns the gap since the chunk before, from the second chunk with audio on, where it is the engine's.
     pub fn heard(&mut self, now: Instant, bytes: &[u8]) -> Option<Duration> {
         self.heard_as(now, bytes.len() as u64, |clock| clock.feed(bytes))
     }
@@ -166,7 +175,7 @@ impl Meter {
     /// Takes a chunk of `length` bytes that arrived from the engine at `now`, and that `feed` shows to the clock:
     /// for what is not one slice of plain bytes on the wire.
     ///
-    /// Returns the gap since the chunk before, from the second chunk with audio on.
+    /// Returns the gap since the chunk before, from the second chunk with audio on, where it is the engine's.
     pub fn heard_as(
         &mut self,
         now: Instant,
@@ -177,11 +186,19 @@ impl Meter {
             return None;
         }
         let at = self.since_arrival(now);
-        let gap = self.first.map(|_| Duration::from_nanos(at - self.last));
+        let held_up =
+            std::mem::take(&mut self.held_up) && self.first.is_some() && at - self.last >= nanos(HELD_UP_MIN);
         if let Some(dry) = self.dry_since(at) {
-            self.text.ran_dry();
+            if !held_up {
+                self.text.ran_dry();
+            }
             self.stood += at - dry;
         }
+        if held_up {
+            let micros = u32::try_from((at - self.last) / 1_000).unwrap_or(u32::MAX);
+            self.doubt = self.doubt.saturating_add(micros);
+        }
+        let gap = self.first.filter(|_| !held_up).map(|_| Duration::from_nanos(at - self.last));
         self.last = at;
         self.bytes += length;
         feed(&mut self.clock);
@@ -194,6 +211,11 @@ impl Meter {
         gap
     }
 
+    /// Takes note that the caller was not there to take more: the next chunk may come at once, or be waiting already.
+    pub const fn held_up(&mut self) {
+        self.held_up = true;
+    }
+
     /// Takes note that text which can be spoken reached the engine at `now`, apart from what came with the request.
     ///
     /// The first one starts TTFB. One that comes after the first audio byte begins RTF and underrun anew, at the
@@ -202,6 +224,7 @@ impl Meter {
         let at = self.since_arrival(now);
         let sounding = self.first.map(|_| nanos(self.clock.audio()));
         self.text.came(at, sounding);
+        self.doubt = 0;
     }
 
     /// Ends the synthesis at `now`.
@@ -224,7 +247,7 @@ impl Meter {
             format: self.clock.format(),
             queue_wait: Duration::from_nanos(self.queue_wait),
             ttfb: after(self.text.spoken()),
-            upstream_ttfb: after(self.dispatched.max(self.text.spoken())),
+            upstream_ttfb: after(self.queue_wait.max(self.text.spoken())),
             rtf: self.rtf(outcome, unknown),
             audio: self.clock.audio(),
             bytes: self.bytes,
@@ -236,7 +259,7 @@ impl Meter {
     /// Dispatch to the first audio byte; `None` while none has come.
     #[must_use]
     pub fn upstream_ttfb(&self) -> Option<Duration> {
-        let from = self.dispatched.max(self.text.spoken());
+        let from = self.queue_wait.max(self.text.spoken());
         self.first.map(|first| Duration::from_nanos(first.saturating_sub(from)))
     }
 
@@ -255,6 +278,9 @@ impl Meter {
         }
         let (first, audio) = self.text.stretch(self.first, self.clock.audio())?;
         match first {
+            Some(_) if Duration::from_micros(self.doubt.into()) > audio / DOUBT_SHARE => {
+                Err(Unknown::SlowCaller)
+            }
             Some(first) if self.last > first => {
                 Ok(Duration::from_nanos(self.last - first).div_duration_f64(audio))
             }

@@ -2,6 +2,8 @@
 //! ended together and exactly once. Decides when a stream has stood still for too long. Alters no byte.
 
 mod books;
+#[cfg(test)]
+mod tests;
 mod texts;
 
 use std::pin::Pin;
@@ -204,6 +206,10 @@ where
             return (polled, None);
         };
         let now = Instant::now();
+        if self.waits_for == Side::Caller {
+            // It was there at once, and perhaps long before somebody came for it.
+            self.meter.held_up();
+        }
         let outcome = match taken {
             Some(Ok(frame)) => {
                 self.moved(Side::Caller);

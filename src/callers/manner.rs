@@ -87,7 +87,7 @@ impl Manner {
     pub(super) fn meter(&self, start: Instant, content_type: Option<&str>) -> Meter {
         let clock = AudioClock::for_answer(content_type, None, Hint::default());
         let start = start.into_std();
-        Meter::new(start, start, Duration::ZERO, clock, self.client_buffer)
+        Meter::new(start, Duration::ZERO, clock, self.client_buffer)
     }
 
     /// A meter for what callers ask for.

@@ -18,7 +18,7 @@ pub(super) fn pcm() -> AudioClock {
 
 /// A meter whose request arrived at `start` and waited 100 ms.
 pub(super) fn meter(start: Instant, clock: AudioClock, client_buffer: Duration) -> Meter {
-    Meter::new(start, start + ms(100), ms(100), clock, client_buffer)
+    Meter::new(start, ms(100), clock, client_buffer)
 }
 
 pub(super) fn start() -> Instant {
@@ -60,6 +60,29 @@ fn a_chunk_after_the_buffer_ran_dry_is_an_underrun_and_a_client_buffer_forgives_
         meter.heard(start + ms(200), &[0; 100 * BYTES_PER_MS]);
         meter.heard(start + ms(350), &[0; 100 * BYTES_PER_MS]);
         assert_eq!(meter.end(start + ms(350), Outcome::Ok).underrun, Some(underrun));
+    }
+}
+
+#[test]
+fn a_caller_who_takes_the_sound_late_is_no_fault_of_the_engine() {
+    let start = start();
+    // How late the third of four chunks of half a second was taken, and what is known then.
+    for (late, rtf, gaps) in [
+        (0, Ok(0.25), 3),
+        (9, Ok(0.2545), 3),
+        (100, Ok(0.3), 2),
+        (101, Err(Unknown::SlowCaller), 2),
+        (5_000, Err(Unknown::SlowCaller), 2),
+    ] {
+        let mut meter = meter(start, pcm(), Duration::ZERO);
+        let mut heard = |at: u64| meter.heard(start + ms(at), &[0; 500 * BYTES_PER_MS]);
+        let early = [heard(200), heard(450)];
+        meter.held_up();
+        let mut heard = |at: u64| meter.heard(start + ms(at), &[0; 500 * BYTES_PER_MS]);
+        let after = [heard(450 + late), heard(700 + late)];
+        assert_eq!(early.iter().chain(&after).flatten().count(), gaps, "{late}");
+        let measured = meter.end(start + ms(700 + late), Outcome::Ok);
+        assert_eq!((measured.rtf, measured.underrun), (rtf, Some(false)), "{late}");
     }
 }
 

@@ -198,6 +198,11 @@ impl Session {
         each!(&mut self.0, it => it.engine_said(now, message, out));
     }
 
+    /// The caller is behind, so that what the engine sends is not read: its next words may have been there for long.
+    pub fn held_up(&mut self) {
+        each!(&mut self.0, it => it.held_up());
+    }
+
     /// The run that asked has a slot.
     pub fn granted(&mut self, now: Instant, run: Run, out: &mut Vec<Action>) {
         each!(&mut self.0, it => it.granted(now, run, out));

@@ -278,8 +278,7 @@ impl Arrival {
         let content_type = headers.get(AUDIO_CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let clock = AudioClock::for_grpc(content_type, self.hint);
         let waited = permit.waited();
-        let dispatched = self.at + waited;
-        let meter = Meter::new(self.at.into_std(), dispatched.into_std(), waited, clock, client_buffer);
+        let meter = Meter::new(self.at.into_std(), waited, clock, client_buffer);
         // A trailers-only answer has its status in its head.
         let code = match (response.status().as_u16(), grpc::code_of(headers)) {
             (200, Some(status)) => grpc::http_code(status),

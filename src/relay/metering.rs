@@ -165,9 +165,7 @@ impl Arrival {
         let clock =
             AudioClock::for_answer(text(headers, &CONTENT_TYPE), text(headers, &CONTENT_ENCODING), self.hint);
         let waited = permit.waited();
-        let dispatched = self.at + waited;
-        let meter =
-            Meter::new(self.at.into_std(), dispatched.into_std(), waited, clock, self.layer.client_buffer);
+        let meter = Meter::new(self.at.into_std(), waited, clock, self.layer.client_buffer);
         let labels = self.labels(response.status().as_u16());
         response
             .map(|body| Body::Metered(Metered::new(&self.layer.books, body, permit, meter, labels, self.at)))

@@ -189,6 +189,12 @@ impl Session {
         }
     }
 
+    pub(super) fn held_up(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.held_up();
+        }
+    }
+
     /// Whether a message under this label belongs to the run that was given up, not to the one that runs.
     fn is_late(&self, label: Option<&[u8]>) -> bool {
         let (Some(label), Some(late), Some(running)) = (label, &self.late_label, &self.running) else {

@@ -262,8 +262,7 @@ impl Session {
 
     /// Tells the caller, and remembers the context: what still comes for it is swallowed.
     fn refuse(&mut self, name: &str, reason: Reason, out: &mut Vec<Action>) {
-        let (kind, text) = (kind(reason), reason.answer().text);
-        out.push(Action::ToCaller(wire::error(self.encoding, name, kind, text)));
+        out.push(Action::ToCaller(wire::refused(self.encoding, name, reason)));
         self.swallow(name);
     }
 
@@ -297,9 +296,9 @@ impl Session {
 
     pub(super) fn engine_closed(&mut self, now: Instant, let_go: bool, out: &mut Vec<Action>) {
         // What waited never reached the engine, and may be said again elsewhere; what ran is cut off.
-        let (kind, text) = (kind(Reason::EngineUnavailable), Reason::EngineUnavailable.answer().text);
         let open = self.contexts.iter().filter(|(_, of)| of.waiting.is_some() || of.running.is_some());
-        out.extend(open.map(|(name, _)| Action::ToCaller(wire::error(self.encoding, name, kind, text))));
+        let lost = |name: &str| wire::refused(self.encoding, name, Reason::EngineUnavailable);
+        out.extend(open.map(|(name, _)| Action::ToCaller(lost(name))));
         self.close(now, Outcome::EngineError, Outcome::Truncated, let_go, out);
     }
 
@@ -373,6 +372,10 @@ impl Session {
         }
     }
 
+    pub(super) fn held_up(&mut self) {
+        self.contexts.values_mut().filter_map(|of| of.running.as_mut()).for_each(Running::held_up);
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.contexts.values().filter_map(|context| context.deadline(&self.settings)).min()
     }
@@ -387,14 +390,5 @@ impl Session {
 
     pub(super) fn queued(&self) -> usize {
         self.contexts.values().filter(|context| context.waiting.is_some()).count()
-    }
-}
-
-/// A refusal's `kind`, as Rime's clients map it.
-const fn kind(reason: Reason) -> &'static str {
-    match reason {
-        Reason::BodyTooLarge => "resource_exhausted",
-        reason if reason.is_full() => "resource_exhausted",
-        _ => "unavailable",
     }
 }

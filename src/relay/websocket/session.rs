@@ -180,6 +180,9 @@ impl Session {
     fn read_engine(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         // To a caller who was given up nothing is sent but the ends of what was cancelled.
         let held_up = self.caller.is_full() && !self.caller_left && !self.patience.is_deaf();
+        if held_up {
+            self.protocol.held_up();
+        }
         let read = if held_up { Poll::Pending } else { self.engine.poll_read(cx) };
         if read.is_pending() {
             self.engine_heard_out = !held_up;

@@ -119,7 +119,7 @@ impl Running {
         Self {
             run: waiting.run,
             label: waiting.held.label.clone(),
-            meter: Meter::new(asked, now, now.saturating_duration_since(asked), clock, client_buffer),
+            meter: Meter::new(asked, now.saturating_duration_since(asked), clock, client_buffer),
             tail: waiting.held.tail,
             wrote: now,
             heard: None,
@@ -175,6 +175,11 @@ impl Running {
         if silent {
             out.extend(self.meter.upstream_ttfb().map(Action::Ttfb));
         }
+    }
+
+    /// The engine's next words may be waiting already.
+    pub(super) const fn held_up(&mut self) {
+        self.meter.held_up();
     }
 
     pub(super) fn has_sounded(&self) -> bool {

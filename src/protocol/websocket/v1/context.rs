@@ -107,7 +107,7 @@ impl Running {
     pub(super) fn new(now: Instant, waiting: Waiting, client_buffer: Duration) -> (Self, Vec<Message>) {
         let asked = waiting.asked.unwrap_or(now);
         let wait = now.saturating_duration_since(asked);
-        let mut meter = Meter::new(asked, now, wait, waiting.clock(), client_buffer);
+        let mut meter = Meter::new(asked, wait, waiting.clock(), client_buffer);
         if let Some(spoken) = waiting.spoken {
             meter.text(spoken);
         }
@@ -126,6 +126,11 @@ impl Running {
     pub(super) fn close(&mut self, outcome: Outcome, until: Instant) {
         self.open = false;
         self.closing = Some(Closing { outcome, until });
+    }
+
+    /// The engine's next words may be waiting already.
+    pub(super) const fn held_up(&mut self) {
+        self.meter.held_up();
     }
 
     /// Whose silence it is.

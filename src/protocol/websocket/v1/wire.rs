@@ -23,6 +23,7 @@ use super::super::Message;
 use super::super::reading::{Raw, Sound};
 use super::Encoding;
 use crate::protocol::flat;
+use crate::refusal::Reason;
 
 /// The context that an empty `contextId` names.
 pub(super) const DEFAULT_CONTEXT: &str = "default";
@@ -279,6 +280,16 @@ pub(super) fn cancelled(encoding: Encoding, context: &str) -> Message {
 pub(super) fn error(encoding: Encoding, context: &str, kind: &str, message: &str) -> Message {
     let error = WebSocketError { kind: kind.to_owned(), message: message.to_owned(), request_id: None };
     written(encoding, context, Response::Error(error))
+}
+
+/// A refusal, its `kind` as Rime's clients map it.
+pub(super) fn refused(encoding: Encoding, context: &str, reason: Reason) -> Message {
+    let kind = match reason {
+        Reason::BodyTooLarge => "resource_exhausted",
+        reason if reason.is_full() => "resource_exhausted",
+        _ => "unavailable",
+    };
+    error(encoding, context, kind, reason.answer().text)
 }
 
 fn written(encoding: Encoding, context: &str, payload: Response) -> Message {
