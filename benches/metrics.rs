@@ -25,6 +25,7 @@ fn writing(c: &mut Criterion) {
         ttfb: Some(Duration::from_millis(550)),
         upstream_ttfb: Some(Duration::from_millis(400)),
         rtf: Ok(0.5),
+        rtf_between: None,
         audio: Duration::from_secs(4),
         bytes: 192_044,
         underrun: Some(false),

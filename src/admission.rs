@@ -127,11 +127,6 @@ impl Door {
         self.admit_from(None, deadline)
     }
 
-    /// As [`admit`](Self::admit), for whoever knows that the caller arrives at `now`, and polls at once.
-    fn admit_at(&self, now: Instant) -> Admit {
-        self.admit_from(Some(now), None)
-    }
-
     fn admit_from(&self, arrived: Option<Instant>, deadline: Option<Instant>) -> Admit {
         let state = AdmitState::New { arrived, deadline };
         Admit { shared: Arc::clone(&self.shared), class: self.class, state }

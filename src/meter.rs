@@ -16,9 +16,9 @@
 //! An RTF is told only for a synthesis that ended `ok`. One cut short, by whomever, has paid its start-up
 //! but not brought all its audio, and a caller who stopped reading slows the stream without the engine's fault.
 //!
-//! A chunk's time is when it could be read. Where its caller was not there to take it, it may have come at any moment
-//! since the chunk before: that is no gap and no underrun of the engine's, and where so much of the time is in doubt
-//! that the RTF is too, it is unknown.
+//! A chunk's time is when it could be read. Where its caller was not there to take it, it may have come earlier: TTFB, gap
+//! and underrun are told as if it had come at the first moment that it may have, and where so much of the time is in doubt
+//! that the RTF is too, it is unknown but for its bounds.
 //!
 //! Where text is streamed in, the engine may have to wait for words. TTFB counts from the first of them. When text
 //! still comes after the first audio byte, RTF and underrun count only over what sounds after the last of it, and
@@ -85,8 +85,8 @@ pub struct Meter {
     stood: u64,
     /// For how many microseconds nobody was there to take a chunk, all in all: so much earlier it may have come.
     doubt: u32,
-    /// The next chunk may have come before it is taken.
-    held_up: bool,
+    /// For how many microseconds nobody has been there to take the next chunk.
+    held: u32,
     text: StreamedText,
     clock: AudioClock,
 }
@@ -116,6 +116,8 @@ pub struct Measured {
     pub upstream_ttfb: Option<Duration>,
     /// (Last byte - first audio byte) / audio, or why it is unknown. 1.0 is the edge of real time.
     pub rtf: Result<f64, Unknown>,
+    /// The least and the greatest that an RTF may be which is unknown for a slow caller.
+    pub rtf_between: Option<(f64, f64)>,
     /// Audio heard, whatever the outcome. Zero where it cannot be read.
     pub audio: Duration,
     /// Bytes of the answer's body.
@@ -137,6 +139,7 @@ impl Measured {
             ttfb: None,
             upstream_ttfb: None,
             rtf: Err(Unknown::Incomplete),
+            rtf_between: None,
             audio: Duration::ZERO,
             bytes: 0,
             underrun: None,
@@ -159,7 +162,7 @@ impl Meter {
             bytes: 0,
             stood: 0,
             doubt: 0,
-            held_up: false,
+            held: 0,
             text: StreamedText::default(),
             clock,
         }
@@ -182,28 +185,29 @@ impl Meter {
         length: u64,
         feed: impl FnOnce(&mut AudioClock),
     ) -> Option<Duration> {
+        let held = std::mem::take(&mut self.held);
         if length == 0 {
             return None;
         }
         let at = self.since_arrival(now);
-        let held_up =
-            std::mem::take(&mut self.held_up) && self.first.is_some() && at - self.last >= nanos(HELD_UP_MIN);
+        let held = (u64::from(held) * 1_000).min(at - self.last);
+        // The first moment at which it may have come.
+        let came = if held < nanos(HELD_UP_MIN) { at } else { at - held };
+        let gap = self.first.map(|_| Duration::from_nanos(came - self.last));
+        let gap = gap.filter(|gap| came == at || !gap.is_zero());
         if let Some(dry) = self.dry_since(at) {
-            if !held_up {
-                self.text.ran_dry();
+            match self.dry_since(came) {
+                Some(_) => self.text.ran_dry(),
+                None => self.text.may_have_run_dry(),
             }
             self.stood += at - dry;
         }
-        if held_up {
-            let micros = u32::try_from((at - self.last) / 1_000).unwrap_or(u32::MAX);
-            self.doubt = self.doubt.saturating_add(micros);
-        }
-        let gap = self.first.filter(|_| !held_up).map(|_| Duration::from_nanos(at - self.last));
+        self.doubt = self.doubt.saturating_add(micros(Duration::from_nanos(at - came)));
         self.last = at;
         self.bytes += length;
         feed(&mut self.clock);
         if self.first.is_none() && self.clock.started() {
-            self.first = Some(at);
+            self.first = Some(came);
         }
         if self.text.awaited() {
             self.text.heard(at, nanos(self.clock.audio()));
@@ -211,9 +215,9 @@ impl Meter {
         gap
     }
 
-    /// Takes note that the caller was not there to take more: the next chunk may come at once, or be waiting already.
-    pub const fn held_up(&mut self) {
-        self.held_up = true;
+    /// Takes note that for so long nobody has been there to take the next chunk: it may have come meanwhile.
+    pub fn held_up(&mut self, held: Duration) {
+        self.held = micros(held);
     }
 
     /// Takes note that text which can be spoken reached the engine at `now`, apart from what came with the request.
@@ -242,16 +246,18 @@ impl Meter {
         }
         let after = |start: u64| self.first.map(|first| Duration::from_nanos(first.saturating_sub(start)));
         let unknown = self.clock.unknown();
+        let (rtf, rtf_between) = self.rtf(outcome, unknown);
         Measured {
             outcome,
             format: self.clock.format(),
             queue_wait: Duration::from_nanos(self.queue_wait),
             ttfb: after(self.text.spoken()),
             upstream_ttfb: after(self.queue_wait.max(self.text.spoken())),
-            rtf: self.rtf(outcome, unknown),
+            rtf,
+            rtf_between,
             audio: self.clock.audio(),
             bytes: self.bytes,
-            underrun: unknown.is_none().then_some(self.text.underrun()),
+            underrun: self.text.underrun().filter(|_| unknown.is_none()),
             duration: Duration::from_nanos(ended),
         }
     }
@@ -269,22 +275,27 @@ impl Meter {
         &self.clock
     }
 
-    fn rtf(&self, outcome: Outcome, unknown: Option<Unknown>) -> Result<f64, Unknown> {
+    /// The RTF, and where it is unknown for a slow caller its bounds.
+    fn rtf(&self, outcome: Outcome, unknown: Option<Unknown>) -> (Result<f64, Unknown>, Option<(f64, f64)>) {
         if outcome != Outcome::Ok {
-            return Err(Unknown::Incomplete);
+            return (Err(Unknown::Incomplete), None);
         }
         if let Some(why) = unknown {
-            return Err(why);
+            return (Err(why), None);
         }
-        let (first, audio) = self.text.stretch(self.first, self.clock.audio())?;
-        match first {
-            Some(_) if Duration::from_micros(self.doubt.into()) > audio / DOUBT_SHARE => {
-                Err(Unknown::SlowCaller)
+        match self.text.stretch(self.first, self.clock.audio()) {
+            Ok((Some(first), audio)) if self.last > first => {
+                let took = Duration::from_nanos(self.last - first);
+                let doubt = Duration::from_micros(self.doubt.into());
+                let rtf = took.div_duration_f64(audio);
+                if doubt <= audio / DOUBT_SHARE {
+                    return (Ok(rtf), None);
+                }
+                let least = took.saturating_sub(doubt).div_duration_f64(audio);
+                (Err(Unknown::SlowCaller), Some((least, rtf)))
             }
-            Some(first) if self.last > first => {
-                Ok(Duration::from_nanos(self.last - first).div_duration_f64(audio))
-            }
-            _ => Err(Unknown::NotStreamed),
+            Ok(_) => (Err(Unknown::NotStreamed), None),
+            Err(why) => (Err(why), None),
         }
     }
 
@@ -299,6 +310,11 @@ impl Meter {
     fn since_arrival(&self, now: Instant) -> u64 {
         nanos(now.saturating_duration_since(self.arrived)).max(self.last)
     }
+}
+
+/// In 32 bits: 71 minutes, and whatever is longer.
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 /// In 64 bits: 584 years.

@@ -35,7 +35,7 @@ const VALUE_MAX: u64 = 120_000;
 /// - `success`: good is a 2xx answer with audio, to its end. A caller who went away is no event, and neither is one
 ///   whom the engine told that the request is at fault (4xx, but for 408 and 429, which speak of load).
 /// - `ttfb`: as the caller heard it, the wait included; of every 2xx answer that sounded.
-/// - `rtf`: of every synthesis that has one.
+/// - `rtf`: of every synthesis that has one, or whose bounds are on one side.
 /// - `underrun`: of every 2xx answer that sounded and could be read.
 #[must_use]
 pub fn judge(clause: &Clause, code: u16, measured: &Measured) -> Option<bool> {
@@ -44,12 +44,19 @@ pub fn judge(clause: &Clause, code: u16, measured: &Measured) -> Option<bool> {
         Clause::Success { .. } => succeeded(code, measured)?,
         Clause::Ttfb { .. } | Clause::Rtf { .. } | Clause::Underrun { .. } => false,
     };
-    clause.is_good(&target::Measured {
-        success,
-        ttfb: measured.ttfb.filter(|_| sounded),
-        rtf: measured.rtf.ok(),
-        underrun: measured.underrun.filter(|_| sounded),
-    })
+    let good = |rtf| {
+        clause.is_good(&target::Measured {
+            success,
+            ttfb: measured.ttfb.filter(|_| sounded),
+            rtf,
+            underrun: measured.underrun.filter(|_| sounded),
+        })
+    };
+    match measured.rtf_between {
+        None => good(measured.rtf.ok()),
+        // Unknown, and yet it may be clear on which side it is.
+        Some((least, most)) => good(Some(least)).filter(|verdict| good(Some(most)) == Some(*verdict)),
+    }
 }
 
 fn succeeded(code: u16, measured: &Measured) -> Option<bool> {
@@ -228,6 +235,7 @@ mod tests {
             ttfb: Some(Duration::from_millis(400)),
             upstream_ttfb: Some(Duration::from_millis(400)),
             rtf: Ok(0.5),
+            rtf_between: None,
             audio: seconds(4),
             bytes: 192_044,
             underrun: Some(false),
@@ -299,6 +307,14 @@ mod tests {
     fn what_cannot_be_read_counts_for_success_and_ttfb_alone() {
         let unread = Measured { rtf: Err(Unknown::ContentType), underrun: None, ..good() };
         assert_eq!(judged(200, &unread), [Some(true), Some(true), None, None]);
+    }
+
+    #[test]
+    fn an_rtf_in_doubt_counts_where_its_bounds_are_on_one_side() {
+        for (between, verdict) in [((0.1, 0.9), Some(true)), ((1.2, 3.0), Some(false)), ((0.9, 1.1), None)] {
+            let doubtful = Measured { rtf: Err(Unknown::SlowCaller), rtf_between: Some(between), ..good() };
+            assert_eq!(judged(200, &doubtful), [Some(true), Some(true), verdict, Some(true)], "{between:?}");
+        }
     }
 
     #[test]

@@ -208,7 +208,7 @@ where
         let now = Instant::now();
         if self.waits_for == Side::Caller {
             // It was there at once, and perhaps long before somebody came for it.
-            self.meter.held_up();
+            self.meter.held_up(Duration::MAX);
         }
         let outcome = match taken {
             Some(Ok(frame)) => {

@@ -139,6 +139,7 @@ impl World {
             ttfb: ttfb.map(|ttfb| ttfb + Duration::from_secs(5)),
             upstream_ttfb: ttfb,
             rtf: Ok((at - first) / one.produced),
+            rtf_between: None,
             audio: Duration::from_secs_f64(one.produced),
             bytes: 1,
             underrun: Some(one.dry),

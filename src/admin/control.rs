@@ -275,7 +275,8 @@ impl Control {
                 continue;
             }
             let advice = self.books.metrics.advice(now.into_std(), live.limit);
-            let (limit, proof, missed) = (live.limit, live.proof, verdict.1.join(","));
+            let (limit, proof, clauses) = (live.limit, live.proof, verdict.1.join(","));
+            let missed = Some(clauses.as_str()).filter(|clauses| !clauses.is_empty());
             if matches!(proof, advice::Proof::Missed { .. } | advice::Proof::Slower { .. }) {
                 warn!(limit, missed, %advice, "the limit is {proof}");
             } else {

@@ -156,7 +156,7 @@ impl<S> Admission<S> {
     where
         S: Service<R> + Clone,
     {
-        self.calling(self.layer.door.admit_at(now), request)
+        self.calling(self.layer.door.admit_from(Some(now), None), request)
     }
 
     fn calling<R>(&self, admit: Admit, request: R) -> ResponseFuture<S, R>

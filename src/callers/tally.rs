@@ -120,6 +120,7 @@ mod tests {
             ttfb: Some(Duration::from_millis(ttfb_ms)),
             upstream_ttfb: None,
             rtf: if outcome == Outcome::Ok { Ok(rtf) } else { Err(Unknown::Incomplete) },
+            rtf_between: None,
             audio: Duration::from_secs(2),
             bytes: 96_000,
             underrun: Some(underrun),

@@ -59,7 +59,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut interrupts = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let gate = Gate::start(config)?;
     for (address, (surface, engine)) in gate.addresses().iter().zip(doors) {
-        info!(%address, ?surface, %engine, limit, "listening");
+        info!(%address, surface = surface.name(), %engine, limit, "listening");
     }
     if observing {
         warn!("observing: everybody is let in, and the limit protects nobody");

@@ -93,7 +93,7 @@ fn text(status: &Status) -> String {
         url = status.engine.url,
         up = if status.engine.up { "up" } else { "down" },
         utilization = utilization.unwrap_or_default(),
-        in_flight = in_flight(status),
+        in_flight = in_flight(&status.in_flight, status.observing, &status.standings),
         verdict = verdict(status),
         target = status.target,
         ttfb_p50 = figure(window.ttfb_p50_seconds, " s"),
@@ -103,21 +103,31 @@ fn text(status: &Status) -> String {
     )
 }
 
-/// What was in flight of late; where the gate observes, what that comes to as a limit.
-fn in_flight(status: &Status) -> String {
+/// What was in flight of late; where the gate observes, what that comes to as a limit, and where it comes to none.
+fn in_flight(windows: &[InFlightStatus], observing: bool, standings: &[StandingStatus]) -> String {
     let mut lines = String::new();
-    for (index, window) in status.in_flight.iter().enumerate() {
+    let mut warnings = String::new();
+    for (index, window) in windows.iter().enumerate() {
         let InFlightStatus { window_seconds, peak, p99, mean, .. } = window;
         let last = span(*window_seconds as f64);
         let head = if index == 0 { "load     " } else { "         " };
         lines += &format!("{head}last {last}: peak {peak}, p99 of the time {p99}, mean {mean:.1} in flight");
-        if status.observing && *peak > 0 {
+        if observing && *peak > 0 {
             lines += &format!(": concurrency_max = {p99}");
         }
         lines.push('\n');
+        let missed =
+            standings.iter().filter(|of| of.window_seconds == *window_seconds && of.verdict == "missed");
+        let missed: Vec<_> = missed.map(|of| of.clause.as_str()).collect();
+        if !missed.is_empty() {
+            let clauses = missed.join(", ");
+            warnings +=
+                &format!("         the last {last} missed the target ({clauses}): its load is no limit\n");
+        }
     }
-    if status.observing {
+    if observing {
         lines += "         observing: everybody is let in, whatever the limit\n";
+        lines += &warnings;
     }
     lines
 }
@@ -140,4 +150,42 @@ fn verdict(status: &Status) -> String {
 fn span(seconds: f64) -> String {
     Duration::try_from_secs_f64(seconds)
         .map_or("-".to_owned(), |span| humantime::format_duration(span).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_observed_is_no_limit_where_the_target_was_missed() {
+        let load = |window_seconds, p99| InFlightStatus {
+            window_seconds,
+            peak: 40,
+            p50: 20,
+            p90: 30,
+            p99,
+            mean: 21.04,
+            busy_seconds: 50.0,
+        };
+        let standing = |clause: &str, window_seconds, verdict: &str| StandingStatus {
+            clause: clause.to_owned(),
+            window_seconds,
+            verdict: verdict.to_owned(),
+            events: 100,
+            bad: 2,
+            burn_rate: Some(2.0),
+        };
+        let standings =
+            [standing("ttfb", 60, "missed"), standing("rtf", 60, "missed"), standing("rtf", 300, "met")];
+        let windows = [load(60, 38), load(300, 35)];
+        assert_eq!(
+            in_flight(&windows, true, &standings),
+            "load     last 1m: peak 40, p99 of the time 38, mean 21.0 in flight: concurrency_max = 38\n         \
+             last 5m: peak 40, p99 of the time 35, mean 21.0 in flight: concurrency_max = 35\n         \
+             observing: everybody is let in, whatever the limit\n         \
+             the last 1m missed the target (ttfb, rtf): its load is no limit\n"
+        );
+        let enforced = in_flight(&windows, false, &standings);
+        assert!(!enforced.contains("concurrency_max") && !enforced.contains("missed"), "{enforced}");
+    }
 }

@@ -57,6 +57,12 @@ impl Surface {
         ("ws-json", Self::WsJson),
         ("ws-binary", Self::WsBinary),
     ];
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::CHOICES.iter().find(|(_, surface)| *surface == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// What happens to a synthesis when every slot is taken.

@@ -17,6 +17,8 @@ pub(super) struct StreamedText {
     prolonged: bool,
     awaited: bool,
     underrun: bool,
+    /// Nobody knows whether there was one.
+    doubtful: bool,
     spoken: u64,
     /// The audio that was there when the last of it came, in nanoseconds.
     before: u64,
@@ -28,7 +30,8 @@ impl StreamedText {
     /// Some came at `at`, when so much audio was `sounding`: `None` before the first audio byte.
     pub(super) fn came(&mut self, at: u64, sounding: Option<u64>) {
         if let Some(audio) = sounding {
-            (self.prolonged, self.awaited, self.underrun) = (true, true, false);
+            (self.prolonged, self.awaited) = (true, true);
+            (self.underrun, self.doubtful) = (false, false);
             self.before = audio;
         } else if !self.any {
             self.spoken = at;
@@ -49,14 +52,19 @@ impl StreamedText {
         self.underrun |= !self.awaited;
     }
 
+    /// Playback ran dry, unless what came next had been there for some time.
+    pub(super) fn may_have_run_dry(&mut self) {
+        self.doubtful |= !self.awaited;
+    }
+
     /// Whether the last text came after other audio, and nothing has been heard of it yet.
     pub(super) const fn awaited(&self) -> bool {
         self.awaited
     }
 
-    /// Whether playback ran dry after the last text.
-    pub(super) const fn underrun(&self) -> bool {
-        self.underrun
+    /// Whether playback ran dry after the last text; `None` where nobody knows.
+    pub(super) fn underrun(&self) -> Option<bool> {
+        Some(self.underrun).filter(|underrun| *underrun || !self.doubtful)
     }
 
     /// When the first text came; 0 where it came with the request.

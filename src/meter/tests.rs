@@ -66,24 +66,61 @@ fn a_chunk_after_the_buffer_ran_dry_is_an_underrun_and_a_client_buffer_forgives_
 #[test]
 fn a_caller_who_takes_the_sound_late_is_no_fault_of_the_engine() {
     let start = start();
-    // How late the third of four chunks of half a second was taken, and what is known then.
-    for (late, rtf, gaps) in [
-        (0, Ok(0.25), 3),
-        (9, Ok(0.2545), 3),
-        (100, Ok(0.3), 2),
-        (101, Err(Unknown::SlowCaller), 2),
-        (5_000, Err(Unknown::SlowCaller), 2),
+    // How late the third of four chunks of half a second was taken; what is known then, in hundredths; whether the third
+    // and the fourth have a gap.
+    for (late, rtf, between, gaps) in [
+        (0, Ok(25), None, 3),
+        (9, Ok(25), None, 3),
+        (100, Ok(30), None, 2),
+        (101, Err(Unknown::SlowCaller), Some((25, 30)), 2),
+        (5_000, Err(Unknown::SlowCaller), Some((25, 275)), 2),
     ] {
         let mut meter = meter(start, pcm(), Duration::ZERO);
-        let mut heard = |at: u64| meter.heard(start + ms(at), &[0; 500 * BYTES_PER_MS]);
-        let early = [heard(200), heard(450)];
-        meter.held_up();
-        let mut heard = |at: u64| meter.heard(start + ms(at), &[0; 500 * BYTES_PER_MS]);
-        let after = [heard(450 + late), heard(700 + late)];
-        assert_eq!(early.iter().chain(&after).flatten().count(), gaps, "{late}");
+        let mut taken = Vec::new();
+        for at in [200, 450, 450 + late, 700 + late] {
+            if taken.len() == 2 {
+                meter.held_up(Duration::MAX);
+            }
+            taken.push(meter.heard(start + ms(at), &[0; 500 * BYTES_PER_MS]));
+        }
+        assert_eq!(taken.iter().flatten().count(), gaps, "{late}");
         let measured = meter.end(start + ms(700 + late), Outcome::Ok);
-        assert_eq!((measured.rtf, measured.underrun), (rtf, Some(false)), "{late}");
+        #[allow(clippy::cast_possible_truncation)]
+        let hundredths = |rtf: f64| (rtf * 100.0) as i64;
+        assert_eq!(measured.rtf.map(hundredths), rtf, "{late}");
+        let bounds = measured.rtf_between.map(|(least, most)| (hundredths(least), hundredths(most)));
+        assert_eq!(bounds, between, "{late}");
+        // Of the third nobody knows whether it came before playback ran dry.
+        assert_eq!(measured.underrun, (late < 5_000).then_some(false), "{late}");
     }
+}
+
+#[test]
+fn only_the_time_in_which_nobody_was_there_is_excused() {
+    let start = start();
+    let mut meter = meter(start, pcm(), Duration::ZERO);
+    meter.heard(start + ms(200), &[0; 100 * BYTES_PER_MS]);
+    // Taken 1,000 ms later, of which the caller owes 40: the rest is a gap of the engine's, and playback ran dry in it.
+    meter.held_up(ms(40));
+    assert_eq!(meter.heard(start + ms(1_200), &[0; 900 * BYTES_PER_MS]), Some(ms(960)));
+    // An empty piece uses the excuse up, and so does being told that all was read.
+    meter.held_up(ms(500));
+    meter.heard(start + ms(1_300), &[]);
+    meter.held_up(ms(500));
+    meter.held_up(Duration::ZERO);
+    assert_eq!(meter.heard(start + ms(1_700), &[0; 1_000 * BYTES_PER_MS]), Some(ms(500)));
+    let measured = meter.end(start + ms(1_700), Outcome::Ok);
+    assert_eq!((measured.rtf, measured.underrun), (Ok(0.75), Some(true)));
+}
+
+#[test]
+fn a_first_sound_that_waited_for_its_caller_has_the_ttfb_that_the_engine_may_have_had() {
+    let start = start();
+    let mut meter = meter(start, pcm(), Duration::ZERO);
+    meter.held_up(ms(4_000));
+    meter.heard(start + ms(4_300), &[0; 480]);
+    assert_eq!(meter.upstream_ttfb(), Some(ms(200)));
+    assert_eq!(meter.end(start + ms(4_300), Outcome::Ok).ttfb, Some(ms(300)));
 }
 
 #[test]

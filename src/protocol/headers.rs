@@ -1,5 +1,5 @@
 //! Decides which headers travel on: hop-by-hop ones end here, forwarding ones begin here, all others pass as
-//! they came, in their order. Knows no bodies and no connections.
+//! they came, in their order. Reads no bodies and knows no connections.
 
 mod forwarding;
 
@@ -12,8 +12,8 @@ use http::{Request, Response, Uri, Version};
 pub use forwarding::{Forwarding, Peer};
 use forwarding::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 
-/// Whether a field describes one connection only (RFC 9110 section 7.6.1). `Transfer-Encoding` is absent on purpose: the
-/// HTTP library reads and writes it, and keeping it keeps a chunked body chunked.
+/// Whether a field describes one connection only (RFC 9110 section 7.6.1). `Transfer-Encoding` is absent on purpose:
+/// keeping it keeps a chunked body chunked.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -33,6 +33,11 @@ const NEVER_NOMINATED: [HeaderName; 9] = [
     X_FORWARDED_PROTO,
     X_FORWARDED_HOST,
 ];
+
+/// Whether a field may follow a body: none that frames, routes or vouches for its message may (RFC 9110 section 6.5.1).
+pub(crate) fn may_trail(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name) && !NEVER_NOMINATED.contains(name)
+}
 
 /// Why a request's head cannot be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +89,7 @@ impl Added {
 }
 
 /// Appends one field line (RFC 9112 section 5).
-pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     for part in [name, b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
@@ -264,8 +269,7 @@ impl BodyLength {
 }
 
 /// A number in decimal digits and nothing else. `None` also where 64 bits do not hold it.
-#[must_use]
-pub fn decimal(digits: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     let (first, rest) = digits.split_first()?;
     let value = |digit: &u8| digit.is_ascii_digit().then(|| u64::from(digit - b'0'));
     rest.iter().try_fold(value(first)?, |number, digit| number.checked_mul(10)?.checked_add(value(digit)?))

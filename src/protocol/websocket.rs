@@ -198,9 +198,10 @@ impl Session {
         each!(&mut self.0, it => it.engine_said(now, message, out));
     }
 
-    /// The caller is behind, so that what the engine sends is not read: its next words may have been there for long.
-    pub fn held_up(&mut self) {
-        each!(&mut self.0, it => it.held_up());
+    /// For so long the engine has not been read, since the caller is behind: what it says next may have been there
+    /// meanwhile. Zero once all was read.
+    pub fn held_up(&mut self, held: Duration) {
+        each!(&mut self.0, it => it.held_up(held));
     }
 
     /// The run that asked has a slot.

@@ -143,3 +143,25 @@ impl Said {
         !self.close && (version == Version::HTTP_11 || self.keep_alive)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(head: &'static str, is_head: bool) -> Result<Decoder, AnswerError> {
+        answer(&mut Bytes::from_static(head.as_bytes()), is_head).map(|answer| answer.unwrap().decoder)
+    }
+
+    #[test]
+    fn a_bad_length_counts_only_where_it_rules() {
+        let bad = "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n";
+        assert!(matches!(decoded(bad, false), Err(AnswerError::Length(_))));
+        assert!(decoded(bad, true).is_ok_and(|decoder| decoder.is_ended()));
+        let chunked = "HTTP/1.1 200 OK\r\nContent-Length: +5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(decoded(chunked, false).is_ok_and(|decoder| decoder.length().is_none()));
+        let twice = "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\n";
+        assert!(matches!(decoded(twice, false), Err(AnswerError::Length(_))));
+        let none = "HTTP/1.1 204 No Content\r\nContent-Length: 5, 6\r\n\r\n";
+        assert!(decoded(none, false).is_ok_and(|decoder| decoder.is_ended()));
+    }
+}

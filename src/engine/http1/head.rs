@@ -4,7 +4,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH, HOST, HeaderName, TRAILER, TRANSFER_E
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use crate::protocol::headers::{BodyLength, Settled, write_field};
+use crate::protocol::headers::{BodyLength, Settled, decimal, may_trail, write_field};
 use crate::protocol::spelling::Spelling;
 
 /// A head that is written but for its end: what it does not say of the body's length is added once that is known. So
@@ -58,15 +58,16 @@ impl Head {
         let mut has_host = false;
         for (name, value) in &head.headers {
             match *name {
-                // One of both rules (RFC 9112 section 6.3), and the body follows what is written here.
-                CONTENT_LENGTH if !matches!(length, BodyLength::Bytes(_)) => continue,
+                // One rules (RFC 9112 section 6.3), is said once, and the body follows what is written here.
+                CONTENT_LENGTH if self.length != BodyLength::Unsaid || !says(value, length) => continue,
                 CONTENT_LENGTH => self.length = length,
                 TRANSFER_ENCODING => self.length = BodyLength::Chunked,
                 HOST => has_host = true,
                 ACCEPT if self.accept.is_none() => self.accept = Some(value.clone()),
                 TRAILER => {
                     let announced = value.to_str().unwrap_or_default().split(',');
-                    self.trailers.extend(announced.filter_map(|name| name.trim().parse().ok()));
+                    let announced = announced.filter_map(|name| name.trim().parse().ok());
+                    self.trailers.extend(announced.filter(may_trail));
                 }
                 _ => {}
             }
@@ -100,6 +101,11 @@ impl Head {
             BodyLength::Unsaid => {}
         }
     }
+}
+
+/// Whether a `Content-Length` says that the body has this `length`.
+fn says(value: &HeaderValue, length: BodyLength) -> bool {
+    decimal(value.as_bytes()).is_some_and(|bytes| length == BodyLength::Bytes(bytes))
 }
 
 fn body_room(length: BodyLength) -> usize {

@@ -148,7 +148,8 @@ mod tests {
         let mut request = request.body(()).unwrap();
         let forwarding =
             Forwarding { x_forwarded: false, forwarded: false, trust_incoming: false, via: None };
-        let settled = to_engine(&mut request, &Peer::default(), &forwarding).unwrap();
+        let settled =
+            to_engine(&mut request, &Peer::new("192.0.2.7:4711".parse().unwrap()), &forwarding).unwrap();
         let (head, ()) = request.into_parts();
         let head = Head::new(&head, spelling, &settled, &HeaderValue::from_static("engine"));
         Outgoing::new(Outbound { head, body })
@@ -234,12 +235,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_length_is_said_once() {
+        let twice = post().header("content-length", "2").header("content-length", "02");
+        let bytes = written(twice, whole("{}"));
+        assert!(bytes.ends_with("host: engine\r\ncontent-length: 2\r\n\r\n{}"), "{bytes}");
+        let none = post().header("content-length", "").header("content-length", "2");
+        let bytes = written(none, whole("{}"));
+        assert!(bytes.ends_with("host: engine\r\ncontent-length: 2\r\n\r\n{}"), "{bytes}");
+    }
+
     #[tokio::test]
     async fn only_announced_trailers_follow_a_body() {
         let mut fields = HeaderMap::new();
         fields.insert("x-sum", "7".parse().unwrap());
         fields.insert("content-length", "3".parse().unwrap());
-        let request = post().header("trailer", "X-Sum").header("transfer-encoding", "chunked");
+        fields.insert("x-forwarded-for", "6.6.6.6".parse().unwrap());
+        fields.insert("connection", "close".parse().unwrap());
+        let announced = "X-Sum, Content-Length, x-forwarded-for, Connection";
+        let request = post().header("trailer", announced).header("transfer-encoding", "chunked");
         let bytes = written(request, frames([data("ab"), data(""), data("c"), Frame::trailers(fields)]));
         assert!(bytes.ends_with("\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nx-sum: 7\r\n\r\n"), "{bytes}");
     }

@@ -1,7 +1,6 @@
 //! Which fields tell the engine about the caller, and what they say.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -29,27 +28,11 @@ pub struct Forwarding {
     pub via: Option<[HeaderValue; 2]>,
 }
 
-impl Forwarding {
-    /// Both `Via` values of a pseudonym; `None` where it is empty or cannot stand in a header.
-    #[must_use]
-    pub fn via_of(pseudonym: &str) -> Option<[HeaderValue; 2]> {
-        let value = |version| HeaderValue::try_from(format!("{version} {pseudonym}")).ok();
-        if pseudonym.is_empty() { None } else { Some([value("1.1")?, value("2.0")?]) }
-    }
-}
-
 /// One caller's address as headers carry it, made once a connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     address: HeaderValue,
-    pub(super) node: Arc<str>,
-}
-
-impl Default for Peer {
-    /// A caller whose address is hidden (RFC 7239 section 6.2).
-    fn default() -> Self {
-        Self { address: HeaderValue::from_static("unknown"), node: "unknown".into() }
-    }
+    pub(super) node: Box<str>,
 }
 
 impl Peer {
@@ -68,6 +51,13 @@ impl Peer {
 }
 
 impl Forwarding {
+    /// Both `Via` values of a pseudonym; `None` where it is empty or cannot stand in a header.
+    #[must_use]
+    pub fn via_of(pseudonym: &str) -> Option<[HeaderValue; 2]> {
+        let value = |version| HeaderValue::try_from(format!("{version} {pseudonym}")).ok();
+        if pseudonym.is_empty() { None } else { Some([value("1.1")?, value("2.0")?]) }
+    }
+
     /// Each field that tells of `peer`, who asked for `host`.
     pub(super) fn tell(
         &self,

@@ -33,7 +33,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Action, CROSSING_MAX, Close, Message, Phase, Run, Settings, refused_outcome, unanswered};
 use crate::meter::Outcome;
@@ -189,9 +189,9 @@ impl Session {
         }
     }
 
-    pub(super) fn held_up(&mut self) {
+    pub(super) fn held_up(&mut self, held: Duration) {
         if let Some(running) = &mut self.running {
-            running.held_up();
+            running.held_up(held);
         }
     }
 

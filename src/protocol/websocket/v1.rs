@@ -25,7 +25,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rimelabs_api::AudioParameters;
 
@@ -372,8 +372,9 @@ impl Session {
         }
     }
 
-    pub(super) fn held_up(&mut self) {
-        self.contexts.values_mut().filter_map(|of| of.running.as_mut()).for_each(Running::held_up);
+    pub(super) fn held_up(&mut self, held: Duration) {
+        let running = self.contexts.values_mut().filter_map(|context| context.running.as_mut());
+        running.for_each(|running| running.held_up(held));
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
@@ -51,6 +52,8 @@ pub(super) struct Session {
     /// Everything that the engine has sent was read, since it last had to wait for the caller. Otherwise its silence is
     /// the gate's own, and says nothing.
     engine_heard_out: bool,
+    /// Since when the engine has had to wait for the caller, until all that it sent meanwhile is read.
+    held_since: Option<Instant>,
     /// What the protocol wants done. Kept, so that a message costs no allocation.
     actions: Vec<Action>,
 }
@@ -85,6 +88,7 @@ impl Session {
             fault: None,
             said: now,
             engine_heard_out: true,
+            held_since: None,
             actions: Vec::new(),
         }
     }
@@ -176,17 +180,28 @@ impl Session {
         true
     }
 
+    /// Tells the protocol for how long what it is about to hear may have been there.
+    fn note_whether_held_up(&mut self, now: Instant, held_up: bool, said: bool) {
+        match self.held_since {
+            None if held_up => self.held_since = Some(now),
+            Some(since) if said => self.protocol.held_up(now - since),
+            Some(_) if !held_up => {
+                self.held_since = None;
+                self.protocol.held_up(Duration::ZERO);
+            }
+            _ => {}
+        }
+    }
+
     /// Takes a message from the engine, unless the caller is behind. Whether there was one.
     fn read_engine(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         // To a caller who was given up nothing is sent but the ends of what was cancelled.
         let held_up = self.caller.is_full() && !self.caller_left && !self.patience.is_deaf();
-        if held_up {
-            self.protocol.held_up();
-        }
         let read = if held_up { Poll::Pending } else { self.engine.poll_read(cx) };
         if read.is_pending() {
             self.engine_heard_out = !held_up;
         }
+        self.note_whether_held_up(now, held_up, read.is_ready());
         let Poll::Ready(read) = read else { return false };
         match read {
             Read::Message(message) if !self.caller_left && !self.engine_left => {

@@ -177,9 +177,8 @@ impl Running {
         }
     }
 
-    /// The engine's next words may be waiting already.
-    pub(super) const fn held_up(&mut self) {
-        self.meter.held_up();
+    pub(super) fn held_up(&mut self, held: Duration) {
+        self.meter.held_up(held);
     }
 
     pub(super) fn has_sounded(&self) -> bool {

@@ -128,9 +128,8 @@ impl Running {
         self.closing = Some(Closing { outcome, until });
     }
 
-    /// The engine's next words may be waiting already.
-    pub(super) const fn held_up(&mut self) {
-        self.meter.held_up();
+    pub(super) fn held_up(&mut self, held: Duration) {
+        self.meter.held_up(held);
     }
 
     /// Whose silence it is.

@@ -97,6 +97,25 @@ fn both_encodings_say_the_same() {
 }
 
 #[test]
+fn what_waited_for_a_slow_caller_is_excused_and_what_came_after_is_not() {
+    let mut bench = bench();
+    let run = asked(&bench.caller(&start("a")));
+    bench.caller(TEXT_A);
+    bench.caller(END_A);
+    bench.grant(run);
+    bench.after(100).engine(&audio_a());
+    bench.after(900).session.held_up(Duration::from_millis(900));
+    let gaps =
+        |actions: &[Action]| actions.iter().filter(|action| matches!(action, Action::ChunkGap(_))).count();
+    assert_eq!(gaps(&bench.engine(&audio_a())), 0);
+    bench.session.held_up(Duration::from_millis(900));
+    bench.session.held_up(Duration::ZERO);
+    assert_eq!(bench.after(400).engine(&audio_a())[0], Action::ChunkGap(Duration::from_millis(400)));
+    let measured = ended(&bench.engine(DONE_A))[0].measured;
+    assert_eq!(measured.rtf, Err(crate::audio::Unknown::SlowCaller));
+}
+
+#[test]
 fn ttfb_counts_from_the_first_text_that_can_be_spoken() {
     let mut bench = bench();
     let run = asked(&bench.caller(&start("a")));
