@@ -134,7 +134,8 @@ pub struct Levels {
 pub struct Metrics {
     registry: Registry,
     models: Vec<String>,
-    children: Children,
+    /// Taken for every count, for some additions, and at a scrape, to hand them on: cheaper than an atomic for each.
+    children: Mutex<Children>,
     gauges: Gauges,
     status_when_full: u16,
     /// Taken once a synthesis and once a scrape, for a histogram update and for adding up the ring.
@@ -149,7 +150,7 @@ impl Metrics {
     pub fn new(settings: &Settings) -> Self {
         let registry = Registry::new();
         let models: Vec<_> = settings.models.iter().take(MODELS_MAX).cloned().collect();
-        let children = Children::new(&registry, &models, settings);
+        let children = Mutex::new(Children::new(&registry, &models, settings));
         let gauges = Gauges::new(&registry, settings);
         // Provable: its names are its own, and it is registered once.
         registry.register(Box::new(ProcessCollector::for_self())).expect("names of its own");
@@ -170,15 +171,17 @@ impl Metrics {
     /// A synthesis that was let in has ended at `now`, however it ended. `code` is the status code that the caller
     /// was answered with.
     pub fn finished(&self, now: Instant, protocol: Protocol, model: Model, code: u16, measured: &Measured) {
-        let children = &self.children;
-        children.ended(protocol, model, code, measured.outcome, measured.duration);
-        children.waited(Waited::Admitted, measured.queue_wait);
-        children.rtf(protocol, model, measured.rtf);
         let sounded = slo::is_2xx(code);
-        if sounded {
-            children.sounded(protocol, model, measured);
+        {
+            let children = self.children();
+            children.ended(protocol, model, code, measured.outcome, measured.duration);
+            children.waited(Waited::Admitted, measured.queue_wait);
+            children.rtf(protocol, model, measured.rtf);
+            if sounded {
+                children.sounded(protocol, model, measured);
+            }
+            children.judged(code, measured);
         }
-        children.judged(code, measured);
         self.windows().record(now, measured.ttfb.filter(|_| sounded), measured.rtf.ok());
     }
 
@@ -202,26 +205,28 @@ impl Metrics {
     /// A synthesis was not let in, after it had `waited`. No event of the target: that judges what was let in.
     pub fn refused(&self, protocol: Protocol, model: Model, reason: Reason, waited: Duration) {
         let code = if reason.is_full() { self.status_when_full } else { reason.answer().http };
-        self.children.ended(protocol, model, code, Outcome::Refused, waited);
-        self.children.waited(Waited::Refused, waited);
-        self.turned_away(protocol, reason);
+        let children = self.children();
+        children.ended(protocol, model, code, Outcome::Refused, waited);
+        children.waited(Waited::Refused, waited);
+        children.refusal(protocol, reason);
     }
 
     /// A caller went away while its synthesis waited for a slot.
     pub fn caller_left_queue(&self, protocol: Protocol, model: Model, waited: Duration) {
-        self.children.ended(protocol, model, CODE_CALLER_GONE, Outcome::CallerGone, waited);
-        self.children.waited(Waited::CallerGone, waited);
+        let children = self.children();
+        children.ended(protocol, model, CODE_CALLER_GONE, Outcome::CallerGone, waited);
+        children.waited(Waited::CallerGone, waited);
     }
 
     /// The gate said no, but not to a synthesis at its door: to a connection, to a request that is none, or to one
     /// that was let in and that [`Metrics::finished`] writes down.
     pub fn turned_away(&self, protocol: Protocol, reason: Reason) {
-        self.children.refusal(protocol, reason);
+        self.children().refusal(protocol, reason);
     }
 
     /// A chunk arrived `gap` after the one before.
     pub fn chunk_gap(&self, protocol: Protocol, gap: Duration) {
-        self.children.chunk_gap(protocol, gap);
+        self.children().chunk_gap(protocol, gap);
     }
 
     /// TTFB and RTF over the last five minutes.
@@ -237,10 +242,16 @@ impl Metrics {
         if let Some(live) = &levels.live {
             self.gauges.judge(live, &self.advice(now, live.limit));
         }
+        self.children().flush();
         let mut text = String::new();
         // Provable: writing to a string does not fail, and no family is without samples.
         TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text).expect("families are complete");
         text
+    }
+
+    fn children(&self) -> MutexGuard<'_, Children> {
+        // Counts stay whole whatever happens to who holds the lock.
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn advisor(&self) -> MutexGuard<'_, Advisor> {

@@ -42,7 +42,7 @@ use crate::stream::Books;
 use answer::Body;
 use metering::MeteringLayer;
 use request_id::{Named, RequestIdLayer};
-use upload::UploadLayer;
+use upload::{Upload, UploadLayer};
 use websocket::Sockets;
 
 /// What the relay does to every request alike.
@@ -115,7 +115,7 @@ struct Shared<S> {
     books: Arc<Books<EngineBody>>,
     sockets: Sockets,
     engine: EngineClient,
-    synthesis: S,
+    synthesis: Upload<S>,
 }
 
 impl<S> Clone for Relay<S> {
@@ -126,11 +126,7 @@ impl<S> Clone for Relay<S> {
 
 impl<S> Service<Request<Arriving<Incoming>>> for Relay<S>
 where
-    S: Service<Outbound<Incoming>, Response = Response<Body>, Error = Refusal>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Outbound, Response = Response<Body>, Error = Refusal> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -161,7 +157,7 @@ where
         };
         match kind {
             Kind::Synthesis => {
-                let served = shared.synthesis.clone().call(shared.outbound(request, &settled));
+                let served = shared.synthesis.upload(shared.outbound(request, &settled));
                 // An `async` block would hold it twice, and move it once more.
                 Box::pin(served.map(move |served| Ok(shared.answer(served, caller))))
             }

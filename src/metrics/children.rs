@@ -1,12 +1,12 @@
-//! The handles behind every label combination, resolved once. Decides nothing about what counts.
+//! The handles behind every label combination, resolved once: plain numbers, which reach the registry when it is asked. Decides
+//! nothing about what counts.
 
-use std::sync::OnceLock;
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{
-    Counter, CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry,
-};
+use prometheus::local::{LocalCounter, LocalHistogram, LocalIntCounter};
+use prometheus::{CounterVec, GaugeVec, HistogramVec, IntCounterVec, Registry};
 
 use super::families::{self as family, Family};
 use super::{CODE_CALLER_GONE, Model, OTHER_MODEL, Protocol, Settings};
@@ -37,37 +37,37 @@ impl Waited {
 pub(super) struct Children {
     requests: IntCounterVec,
     protocols: [OfProtocol; Protocol::ALL.len()],
-    waits: [Histogram; Waited::ALL.len()],
-    rtf_unknown: [IntCounter; Unknown::ALL.len()],
+    waits: [LocalHistogram; Waited::ALL.len()],
+    rtf_unknown: [LocalIntCounter; Unknown::ALL.len()],
     clauses: Vec<OfClause>,
 }
 
 #[derive(Debug)]
 struct OfProtocol {
     models: Vec<OfModel>,
-    refusals: [IntCounter; Reason::ALL.len()],
-    durations: [Histogram; Outcome::ALL.len()],
-    chunk_gap: Histogram,
-    underruns: IntCounter,
+    refusals: [LocalIntCounter; Reason::ALL.len()],
+    durations: [LocalHistogram; Outcome::ALL.len()],
+    chunk_gap: LocalHistogram,
+    underruns: LocalIntCounter,
 }
 
 #[derive(Debug)]
 struct OfModel {
     name: String,
     /// Only what was seen, or what the gate itself can bring about, is a series.
-    requests: [[OnceLock<IntCounter>; CODES.len()]; Outcome::ALL.len()],
-    ttfb: Histogram,
-    upstream_ttfb: Histogram,
-    rtf: Histogram,
-    audio_seconds: [Counter; Format::ALL.len()],
-    audio_bytes: [IntCounter; Format::ALL.len()],
+    requests: [[OnceCell<LocalIntCounter>; CODES.len()]; Outcome::ALL.len()],
+    ttfb: LocalHistogram,
+    upstream_ttfb: LocalHistogram,
+    rtf: LocalHistogram,
+    audio_seconds: [LocalCounter; Format::ALL.len()],
+    audio_bytes: [LocalIntCounter; Format::ALL.len()],
 }
 
 #[derive(Debug)]
 struct OfClause {
     clause: Clause,
-    events: IntCounter,
-    good: IntCounter,
+    events: LocalIntCounter,
+    good: LocalIntCounter,
 }
 
 impl Children {
@@ -91,17 +91,18 @@ impl Children {
                     .map(|model| of_model.child(label, model))
                     .collect(),
                 refusals: Reason::ALL
-                    .map(|reason| refusals.with_label_values(&[label, reason.answer().label])),
-                durations: Outcome::ALL.map(|outcome| durations.with_label_values(&[label, outcome.label()])),
-                chunk_gap: gaps.with_label_values(&[label]),
-                underruns: underruns.with_label_values(&[label]),
+                    .map(|reason| refusals.with_label_values(&[label, reason.answer().label]).local()),
+                durations: Outcome::ALL
+                    .map(|outcome| durations.with_label_values(&[label, outcome.label()]).local()),
+                chunk_gap: gaps.with_label_values(&[label]).local(),
+                underruns: underruns.with_label_values(&[label]).local(),
             }
         });
         let children = Self {
             requests,
             protocols,
-            waits: Waited::ALL.map(|(_, label)| waits.with_label_values(&[label])),
-            rtf_unknown: Unknown::ALL.map(|why| unknown.with_label_values(&[why.label()])),
+            waits: Waited::ALL.map(|(_, label)| waits.with_label_values(&[label]).local()),
+            rtf_unknown: Unknown::ALL.map(|why| unknown.with_label_values(&[why.label()]).local()),
             clauses: clauses(registry, target),
         };
         children.begin_at_zero(settings.status_when_full);
@@ -130,6 +131,23 @@ impl Children {
         }
     }
 
+    /// Hands to the registry what was counted since the last time.
+    pub(super) fn flush(&self) {
+        for of in &self.protocols {
+            of.models.iter().for_each(OfModel::flush);
+            of.refusals.iter().for_each(LocalIntCounter::flush);
+            of.durations.iter().for_each(LocalHistogram::flush);
+            of.chunk_gap.flush();
+            of.underruns.flush();
+        }
+        self.waits.iter().for_each(LocalHistogram::flush);
+        self.rtf_unknown.iter().for_each(LocalIntCounter::flush);
+        for of in &self.clauses {
+            of.events.flush();
+            of.good.flush();
+        }
+    }
+
     pub(super) fn ended(
         &self,
         protocol: Protocol,
@@ -150,7 +168,9 @@ impl Children {
             self.requests.with_label_values(&[protocol.label(), &model.name, &code, outcome.label()])
         };
         match CODES.iter().position(|known| *known == code) {
-            Some(known) => model.requests[outcome as usize][known].get_or_init(labelled).inc_by(count),
+            Some(known) => {
+                model.requests[outcome as usize][known].get_or_init(|| labelled().local()).inc_by(count);
+            }
             None => labelled().inc_by(count),
         }
     }
@@ -207,6 +227,15 @@ impl OfProtocol {
     }
 }
 
+impl OfModel {
+    fn flush(&self) {
+        self.requests.iter().flatten().filter_map(OnceCell::get).for_each(LocalIntCounter::flush);
+        [&self.ttfb, &self.upstream_ttfb, &self.rtf].into_iter().for_each(LocalHistogram::flush);
+        self.audio_seconds.iter().for_each(LocalCounter::flush);
+        self.audio_bytes.iter().for_each(LocalIntCounter::flush);
+    }
+}
+
 /// The families that tell models apart.
 struct OfModels {
     ttfb: HistogramVec,
@@ -234,11 +263,12 @@ impl OfModels {
         OfModel {
             name: model.to_owned(),
             requests: Default::default(),
-            ttfb: self.ttfb.with_label_values(&labels),
-            upstream_ttfb: self.upstream_ttfb.with_label_values(&labels),
-            rtf: self.rtf.with_label_values(&labels),
-            audio_seconds: Format::ALL.map(|format| self.audio_seconds.with_label_values(&of(format))),
-            audio_bytes: Format::ALL.map(|format| self.audio_bytes.with_label_values(&of(format))),
+            ttfb: self.ttfb.with_label_values(&labels).local(),
+            upstream_ttfb: self.upstream_ttfb.with_label_values(&labels).local(),
+            rtf: self.rtf.with_label_values(&labels).local(),
+            audio_seconds: Format::ALL
+                .map(|format| self.audio_seconds.with_label_values(&of(format)).local()),
+            audio_bytes: Format::ALL.map(|format| self.audio_bytes.with_label_values(&of(format)).local()),
         }
     }
 }
@@ -252,8 +282,8 @@ fn clauses(registry: &Registry, target: &Target) -> Vec<OfClause> {
         objective.with_label_values(&labels).set(clause.objective());
         OfClause {
             clause: *clause,
-            events: events.with_label_values(&labels),
-            good: good.with_label_values(&labels),
+            events: events.with_label_values(&labels).local(),
+            good: good.with_label_values(&labels).local(),
         }
     };
     target.clauses().map(of).collect()

@@ -68,9 +68,27 @@ where
 
     fn call(&mut self, request: Outbound<Incoming>) -> Uploading<S> {
         let unready = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, unready);
+        self.layer.upload(std::mem::replace(&mut self.inner, unready), request)
+    }
+}
+
+impl<S> Upload<S> {
+    /// As [`call`](Service::call), where what is within is ready whenever it is called.
+    pub fn upload(&self, request: Outbound<Incoming>) -> Uploading<S>
+    where
+        S: Service<Outbound, Error = Refusal> + Clone,
+    {
+        self.layer.upload(self.inner.clone(), request)
+    }
+}
+
+impl UploadLayer {
+    fn upload<S>(&self, inner: S, request: Outbound<Incoming>) -> Uploading<S>
+    where
+        S: Service<Outbound, Error = Refusal>,
+    {
         let (unread, body) = request.split();
-        let reading = Reading::new(body, self.layer.bytes_max, self.layer.timeout);
+        let reading = Reading::new(body, self.bytes_max, self.timeout);
         Uploading { state: State::Reading { next: Some((inner, unread)), reading } }
     }
 }
