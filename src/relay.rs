@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every box is a tower layer over the next. [`Relay`] looks at the head and takes one of three ways. A synthesis' body
-//! is read by [`Upload`](upload::Upload) before anything is decided, so that a slow caller holds no slot; then
+//! is read by [`Upload`] before anything is decided, so that a slow caller holds no slot; then
 //! [`Metering`](metering::Metering) notes the time, [`Admission`](crate::admission::layer) waits for a slot or
 //! refuses, and the engine's answer comes back as a [`Metered`](crate::stream::Metered) body that holds the slot until the sound ends.
 

@@ -19,6 +19,10 @@ use super::watch::Watch;
 /// What is read of an HTTP/1 connection at once, and to learn which HTTP a caller speaks.
 const READ_BYTES_MAX: usize = 8 * 1024;
 
+/// A head with a short body, or a chunk with its frame: to write so little in one piece is cheaper than to tell the kernel of
+/// several, the copy included.
+const FLAT_BYTES_MAX: usize = 4096;
+
 /// Reads what has come, behind what was `seen`. How many bytes it was.
 pub(super) fn read_some(
     stream: &mut TcpStream,
@@ -127,7 +131,15 @@ impl Write for CallerIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let written = if bytes > FLAT_BYTES_MAX {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        } else {
+            let mut space = [MaybeUninit::uninit(); FLAT_BYTES_MAX];
+            let mut flat = ReadBuf::uninit(&mut space);
+            bufs.iter().for_each(|buf| flat.put_slice(buf));
+            Pin::new(&mut self.stream).poll_write(cx, flat.filled())
+        };
         self.wrote(written)
     }
 
@@ -143,5 +155,36 @@ impl Write for CallerIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn pieces_arrive_in_their_order_whether_they_are_few_bytes_or_many() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut caller, _) = listener.accept().await.unwrap();
+        let watch = Arc::new(Watch::new(Instant::now().into_std()));
+        let mut io = CallerIo::new(stream, BytesMut::new(), watch, None);
+        for length in [0, 1, FLAT_BYTES_MAX / 3, FLAT_BYTES_MAX / 3 + 1, FLAT_BYTES_MAX] {
+            let pieces = [b'a', b'b', b'c'].map(|byte| vec![byte; length]);
+            let sent = pieces.concat();
+            let mut rest = &sent[..];
+            while !rest.is_empty() {
+                let slices: Vec<_> = rest.chunks(length).map(io::IoSlice::new).collect();
+                let written = poll_fn(|cx| Pin::new(&mut io).poll_write_vectored(cx, &slices)).await.unwrap();
+                rest = &rest[written..];
+            }
+            let mut heard = vec![0; sent.len()];
+            caller.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, sent, "{length}");
+        }
     }
 }

@@ -58,7 +58,7 @@ impl Head {
         let mut has_host = false;
         for (name, value) in &head.headers {
             match *name {
-                // One rules (RFC 9112 section 6.3), is said once, and the body follows what is written here.
+                // Of both one rules (RFC 9112 section 6.3); it is said once, and the body follows what is written here.
                 CONTENT_LENGTH if self.length != BodyLength::Unsaid || !says(value, length) => continue,
                 CONTENT_LENGTH => self.length = length,
                 TRANSFER_ENCODING => self.length = BodyLength::Chunked,
