@@ -215,7 +215,7 @@ async fn any_schedule_keeps_the_promise(seed: u64) {
     let mut config = config(address, first_limit);
     config.engine.stall_timeout = Duration::from_millis(300);
     // An engine that shares its cores with 600 callers notices late that one has gone, whatever its own delay.
-    config.engine.cancel_linger = Duration::from_millis(400);
+    config.engine.cancel_linger = Duration::from_millis(600);
     config.engine.health_interval = Duration::from_millis(50);
     config.admission.queue_max = random.random_range(1..64);
     config.admission.queue_wait_max = if random.random_bool(0.3) {
