@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long anything may take that should take an instant, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at something that is to come.
-const PAUSE: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(50);
 /// Lines of a program that may wait to be read.
 const LINES_MAX: usize = 10_000;
 /// What an engine can serve at further addresses, in the order in which it says so.
@@ -246,15 +246,19 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> String {
     String::from_utf8(said.stdout).unwrap()
 }
 
-/// Waits until it is so.
+/// Waits until it is so. A count of another process sends no event: as `until` does for a gate in the test's own process, this
+/// looks again at every tick of a clock.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
-        if is_so() {
-            return;
-        }
-        #[allow(clippy::disallowed_methods, reason = "nobody else runs on this thread")]
-        thread::sleep(PAUSE);
-    }
-    panic!("in {PATIENCE:?} it did not come to be that {what}");
+    let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let looked = clock.block_on(async {
+        let mut looks = tokio::time::interval(LOOK);
+        let looking = async {
+            while !is_so() {
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking).await
+    });
+    assert!(looked.is_ok(), "in {PATIENCE:?} it did not come to be that {what}");
 }
