@@ -145,20 +145,29 @@ async fn chunks_that_are_none_break_the_request_off_and_nothing_is_smuggled() {
         ("a line feed in an extension", "2;a\nb\r\n{}\r\n0\r\n\r\n"),
         ("a space in a size", "2 2\r\n{}\r\n0\r\n\r\n"),
     ];
-    for path in ["/", "/other"] {
-        for (what, body) in bodies {
-            let before = engine.seen().len();
-            let head = format!("POST {path} HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n");
+    // What passes through begins at the engine before its body is known, if only a moment after its caller has the answer; a
+    // synthesis does not.
+    let mut targets = Vec::new();
+    for (path, most) in [("/", 0), ("/other", 1)] {
+        for (number, (what, body)) in bodies.iter().enumerate() {
+            let target = format!("{path}?shape={number}");
+            let head = format!("POST {target} HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n");
             let said = said(&gate, format!("{head}{body}{SMUGGLED}").as_bytes(), false).await;
             let statuses = statuses(&said);
             assert!(matches!(statuses[..], [] | [400..=499]), "{path} {what}: {said}");
-            // What passes through begins at the engine before its body is known; a synthesis does not.
-            let seen = engine.seen().len() - before;
-            assert!(seen <= usize::from(path == "/other"), "{path} {what}: {:?}", engine.seen());
-            is_unharmed(&engine, &gate, before + seen, what).await;
+            targets.push((format!("POST {target} "), most));
+            at_rest(&gate).await;
         }
     }
     assert_eq!(ask(&gate, post("/", "{}")).await.status(), 200);
+    targets.push(("POST / ".to_owned(), 1));
+    let seen = engine.seen();
+    for (target, most) in &targets {
+        let times = seen.iter().filter(|request| request.head.starts_with(target)).count();
+        assert!(times <= *most, "{target}: {seen:?}");
+    }
+    let ours = |head: &str| targets.iter().any(|(target, _)| head.starts_with(target));
+    assert!(seen.iter().all(|request| ours(&request.head)), "{seen:?}");
 }
 
 /// RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length, which must not travel on; or it is refused.
